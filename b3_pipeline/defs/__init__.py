@@ -1,0 +1,1 @@
+"""All that is Dagster: assets, jobs, resources. Thin: the rules live elsewhere."""

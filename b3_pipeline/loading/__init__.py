@@ -1,0 +1,1 @@
+"""What a load is: accounting, contract check, writer, revisions, quarantine."""

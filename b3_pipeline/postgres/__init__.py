@@ -1,0 +1,1 @@
+"""The PostgreSQL engine: embedded server, and what our processes share through it."""

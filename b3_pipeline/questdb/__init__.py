@@ -1,0 +1,1 @@
+"""The QuestDB engine: embedded server, client, schema."""

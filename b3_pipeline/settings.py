@@ -1,0 +1,71 @@
+"""Every setting of the project, from B3_* variables and `settings.toml` in the home; also the one clock."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+PROJECT = Path(__file__).resolve().parent.parent
+LOCAL_ZONE = "America/Sao_Paulo"
+
+
+class Ports:
+    """Where everything listens: one base places all ports, so that two homes run side by side."""
+
+    def __init__(self, base: int) -> None:
+        self.page = base
+        self.dagster = base + 1
+        self.questdb_http = base + 2
+        self.questdb_pg = base + 3
+        self.questdb_health = base + 4
+        self.metrics = base + 5
+
+
+class Settings(BaseSettings):
+    """All settings. Variables win over the file `B3_HOME/settings.toml`, the file over the defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="B3_", extra="ignore")
+
+    home: Path = Field(default=PROJECT / ".b3", description="Where all state lives")
+    port_base: int = Field(default=8800, ge=1024, le=65_000, description="First of the ports")
+    legacy_dir: Path | None = Field(default=None, description="Folder in which the legacy collectors write")
+    questdb_url: SecretStr | None = Field(
+        default=None, description="A QuestDB of one's own: http://user:password@host:9000?pg_port=8812"
+    )
+    postgres_dsn: SecretStr | None = Field(default=None, description="A PostgreSQL of one's own: postgresql://…")
+    questdb_memory: str = Field(default="2g", pattern=r"^\d+[mg]$", description="Java heap of the embedded QuestDB")
+    min_free_disk_mb: int = Field(default=1_000, description="Below this, nothing is started or loaded")
+    now: datetime | None = Field(default=None, description="Pretend that it is this moment (ISO 8601, with zone)")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        home = Path(init_settings().get("home") or env_settings().get("home") or PROJECT / ".b3")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home / "settings.toml")
+
+    def model_post_init(self, _context: object) -> None:
+        self.home = self.home.expanduser().absolute()
+
+    @cached_property
+    def ports(self) -> Ports:
+        return Ports(self.port_base)
+
+    def clock(self) -> datetime:
+        """The present, UTC: the one place where the project asks for the time."""
+        return self.now.astimezone(UTC) if self.now else datetime.now(UTC)
+
+    def folder(self, *parts: str) -> Path:
+        """A folder under the home, made if it is not there."""
+        path = self.home.joinpath(*parts)
+        path.mkdir(parents=True, exist_ok=True)
+        return path

@@ -1,0 +1,327 @@
+"""The contract of every QuestDB table, written once: columns, types, keys, bounds, retention.
+
+DDL check, parsers, writer, Dagster metadata and checks all read it; nothing else repeats it. Types are QuestDB's.
+Sources: `FORMATS.md` §2 (columns and keys) and §3 (bounds).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+QuestType = Literal["TIMESTAMP", "DATE", "SYMBOL", "VARCHAR", "DOUBLE", "LONG"]
+ARROW_TYPES: dict[QuestType, pa.DataType] = {
+    "TIMESTAMP": pa.timestamp("us"),  # true UTC, without a zone
+    "DATE": pa.date32(),
+    "SYMBOL": pa.dictionary(pa.int32(), pa.string()),
+    "VARCHAR": pa.string(),
+    "DOUBLE": pa.float64(),
+    "LONG": pa.int64(),
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from `low` to `high`; an end that is `open` does not belong to it."""
+
+    low: float
+    high: float
+    low_open: bool = False
+    high_open: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a single number lies inside; NaN and the infinities never do."""
+        return bool(self.mask(np.array([value]))[0])
+
+    def mask(self, values: np.ndarray) -> np.ndarray:
+        """Which of many numbers lie inside: float64 of any length to bool of the same length."""
+        above = values > self.low if self.low_open else values >= self.low
+        below = values < self.high if self.high_open else values <= self.high
+        return above & below & np.isfinite(values)
+
+    def __str__(self) -> str:
+        return f"{'(' if self.low_open else '['}{self.low:g} … {self.high:g}{')' if self.high_open else ']'}"
+
+
+POSITIVE = Range(0, np.inf, low_open=True)
+FINITE = Range(-np.inf, np.inf)
+
+PRICE_BOUNDS = {
+    "DDI": Range(10_000, 200_000),
+    "DI1": Range(1_000, 100_000),
+    "DOL": Range(500, 50_000),
+    "WDO": Range(500, 50_000),
+    "WIN": Range(10_000, 1_000_000),
+    "IND": Range(10_000, 1_000_000),
+}
+WALL_BOUNDS = {"ES_SP500": Range(1_000, 20_000), "VIX": Range(5, 200)}
+RATE = Range(-5, 100)
+INDICATOR_BOUNDS = {
+    "taxa_selic": RATE,
+    "taxa_sofr": RATE,
+    "taxa_cdi_cetip": RATE,
+    "dolar_cupom_limpo": Range(0.5, 50),
+    "dif_oper_casada": Range(-1_000, 1_000),
+}
+VOLATILITY = Range(0, 500, low_open=True, high_open=True)
+DXY_CHANGE = Range(-10, 10, low_open=True, high_open=True)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `hard` bounds what may be stored; with `bounds_by`, by the value of that other column.
+
+    Two texts are the same value when they are equal, or when `canonical` makes them equal.
+    """
+
+    name: str
+    type: QuestType
+    description: str
+    hard: Range | None = None
+    bounds_by: str | None = None
+    hard_by: Mapping[str, Range] = field(default_factory=dict)
+    compared: bool = True
+    canonical: Callable[[str], str] | None = None
+
+    def bounds(self, which: str | None = None) -> Range:
+        """The hard bounds of a number in this column; `which` is the value of the column `bounds_by`."""
+        if which is not None and which in self.hard_by:
+            return self.hard_by[which]
+        return self.hard or FINITE
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. The first column is the designated timestamp; every key column is part of DEDUP UPSERT KEYS."""
+
+    name: str
+    partition_by: Literal["DAY", "MONTH"]
+    columns: tuple[Column, ...]
+    keys: tuple[str, ...]
+    description: str
+    retention_days: int | None = None
+    retention_on: bool = False
+
+    @property
+    def timestamp(self) -> str:
+        """The designated timestamp's name."""
+        return self.columns[0].name
+
+    @property
+    def is_data(self) -> bool:
+        """Whether loads fill it (the ledgers of the loads themselves are not data)."""
+        return any(c.name == "ingested_at" for c in self.columns)
+
+    @property
+    def parsed(self) -> tuple[Column, ...]:
+        """The columns that a parser gives: all but those that the load adds."""
+        return tuple(c for c in self.columns if c.name not in ADDED_BY_LOAD)
+
+    @property
+    def values(self) -> tuple[Column, ...]:
+        """What is compared when a key is met again: all columns but keys, `ingested_at` and `load_id`."""
+        return tuple(c for c in self.columns if c.name not in self.keys and c.compared)
+
+    def column(self, name: str) -> Column:
+        return next(c for c in self.columns if c.name == name)
+
+    def arrow_schema(self, columns: tuple[Column, ...] | None = None) -> pa.Schema:
+        """The Arrow schema of the given columns (default: all of the table)."""
+        return pa.schema([(c.name, ARROW_TYPES[c.type]) for c in columns or self.columns])
+
+
+def canonical_json(text: str) -> str:
+    """The same document in one layout; the order of the keys is kept, for the legacy contract has it."""
+    return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+
+
+ADDED_BY_LOAD = ("ingested_at", "feed", "load_id")
+_LOADED = (
+    Column("ingested_at", "TIMESTAMP", "when the row was written, UTC", compared=False),
+    Column("feed", "SYMBOL", "what brought the row: legacy_csv, legacy_capture, b3_sprd, …"),
+    Column("load_id", "LONG", "the load that wrote the row: see b3_loads", compared=False),
+)
+_TS = "when the desk could know the value, true UTC"
+
+
+def _data(
+    name: str,
+    partition_by: Literal["DAY", "MONTH"],
+    retention_days: int,
+    keys: tuple[str, ...],
+    description: str,
+    *columns: Column,
+) -> Table:
+    """A table that loads fill: its own columns, then those that every load adds, `feed` as the last key."""
+    return Table(name, partition_by, (*columns, *_LOADED), (*keys, "feed"), description, retention_days)
+
+
+def _price(name: str, description: str) -> Column:
+    return Column(name, "DOUBLE", description, hard=POSITIVE, bounds_by="instrument", hard_by=PRICE_BOUNDS)
+
+
+def _wall(name: str, description: str) -> Column:
+    return Column(name, "DOUBLE", description, hard=POSITIVE, bounds_by="instrument", hard_by=WALL_BOUNDS)
+
+
+TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        _data(
+            "b3_snapshots",
+            "DAY",
+            180,
+            ("ts", "instrument", "contract_month"),
+            "Front-contract prices of each morning capture",
+            Column("ts", "TIMESTAMP", _TS),
+            Column("coleta_data", "DATE", "the capture's own date, local"),
+            Column("coleta_hora", "VARCHAR", "the capture's own time, local, HH:MM:SS"),
+            Column("instrument", "SYMBOL", "DI1, DDI or DOL"),
+            Column("contract_month", "SYMBOL", "contract month as its source writes it, X25"),
+            _price("price_settlement", "settlement price, in the contract's points"),
+            _price("price_settlement_prev", "previous settlement price, in the contract's points"),
+            Column("status", "SYMBOL", "the capture's status"),
+            Column("source", "SYMBOL", "the capture's source (`fonte`)"),
+        ),
+        _data(
+            "b3_indicators",
+            "DAY",
+            180,
+            ("ts", "name"),
+            "Financial indicators of each capture, under the capture's own labels",
+            Column("ts", "TIMESTAMP", _TS),
+            Column("name", "SYMBOL", "the capture's label, verbatim"),
+            Column("value", "DOUBLE", "the value as a number", bounds_by="name", hard_by=INDICATOR_BOUNDS),
+            Column("display_value", "VARCHAR", "the value as the source wrote it, pt-BR"),
+            Column("updated_at", "DATE", "the session that the value belongs to"),
+        ),
+        _data(
+            "b3_vol_surface",
+            "MONTH",
+            730,
+            ("ts", "contract_month", "delta_bucket"),
+            "Implied volatility of dollar options by tenor and delta",
+            Column("ts", "TIMESTAMP", _TS),
+            Column("contract_month", "SYMBOL", "tenor as its source writes it, nov-25"),
+            Column("delta_bucket", "SYMBOL", "call delta in percent: delta_1 … delta_99"),
+            Column("volatility", "DOUBLE", "percent a year, base 252", hard=VOLATILITY),
+            Column("updated_at", "DATE", "the session that the surface belongs to"),
+        ),
+        _data(
+            "b3_gamma_levels",
+            "DAY",
+            180,
+            ("ts", "instrument"),
+            "Gamma walls and flip of the S&P 500 future and the VIX",
+            Column("ts", "TIMESTAMP", _TS),
+            Column("instrument", "SYMBOL", "ES_SP500 or VIX"),
+            _wall("call_wall", "strike of the largest call gamma, index points"),
+            _wall("put_wall", "strike of the largest put gamma, index points"),
+            _wall("gamma_flip", "level at which net gamma changes sign, index points"),
+            Column("raw_payload", "VARCHAR", "the instrument's JSON object, verbatim", canonical=canonical_json),
+            Column("status", "SYMBOL", "the capture's status"),
+        ),
+        _data(
+            "b3_adjustments",
+            "MONTH",
+            730,
+            ("ts", "instrument", "contract_month"),
+            "Settlement prices (ajustes) of futures",
+            Column("ts", "TIMESTAMP", _TS),
+            Column("instrument", "SYMBOL", "DI1, DDI, DOL, WDO, WIN or IND"),
+            Column("contract_month", "SYMBOL", "contract month, X25"),
+            _price("price_settlement", "settlement price, in the contract's points"),
+            _price("price_prev", "previous settlement; for DI1 and DDI carried forward one day"),
+            Column("status", "SYMBOL", "migrado or ajustado"),
+            Column("trade_date", "DATE", "the session that the settlement belongs to"),
+            Column("settlement_rate", "DOUBLE", "settlement as a rate, percent a year (DI1, DDI)"),
+            Column("open_interest", "LONG", "open contracts", hard=Range(0, np.inf)),
+        ),
+        _data(
+            "b3_indicators_daily",
+            "MONTH",
+            730,
+            ("ts", "indicator"),
+            "Financial indicators, one value a session",
+            Column("ts", "TIMESTAMP", _TS),
+            Column("indicator", "SYMBOL", "taxa_selic, taxa_sofr, taxa_cdi_cetip, dolar_cupom_limpo, …"),
+            Column(
+                "value",
+                "DOUBLE",
+                "percent a year, or BRL for dolar_cupom_limpo",
+                bounds_by="indicator",
+                hard_by=INDICATOR_BOUNDS,
+            ),
+        ),
+        _data(
+            "b3_dxy_ticks",
+            "MONTH",
+            730,
+            ("ts", "bucket"),
+            "Change of the dollar index against its previous close, at fixed local times",
+            Column("ts", "TIMESTAMP", _TS),
+            Column("bucket", "SYMBOL", "the local time of the reading: dxy_08h50"),
+            Column("value", "DOUBLE", "percent change, not a level", hard=DXY_CHANGE),
+            Column("status", "SYMBOL", "sucesso or falha"),
+            Column("provider", "SYMBOL", "who gave the value"),
+        ),
+        _data(
+            "b3_captures",
+            "DAY",
+            180,
+            ("ts", "endpoint"),
+            "Each capture's document as received: what the legacy endpoints answer from",
+            Column("ts", "TIMESTAMP", _TS),
+            Column("endpoint", "SYMBOL", "ultimo-dado or gamma"),
+            Column("payload", "VARCHAR", "the document, as received", canonical=canonical_json),
+            Column("sha256", "VARCHAR", "SHA-256 of the document as received, hex", compared=False),
+        ),
+        Table(
+            "b3_loads",
+            "MONTH",
+            (
+                Column("ts", "TIMESTAMP", "start of the load, UTC"),
+                Column("load_id", "LONG", "identifies the load"),
+                Column("run_id", "VARCHAR", "the Dagster run that it belonged to"),
+                Column("table_name", "SYMBOL", "the table that it filled"),
+                Column("feed", "SYMBOL", "the feed of its rows"),
+                Column("file", "VARCHAR", "name of the file or archive entry"),
+                Column("sha256", "VARCHAR", "SHA-256 of the payload, hex"),
+                Column("candidates", "LONG", "records in the payload = loaded + rejected + duplicate + absent"),
+                Column("loaded", "LONG", "records written, revised ones included"),
+                Column("rejected", "LONG", "records in quarantine"),
+                Column("duplicate", "LONG", "records that were there already, equal"),
+                Column("absent", "LONG", "records whose value the source does not give"),
+                Column("revised", "LONG", "loaded records that replaced another value: see b3_revisions"),
+                Column("bytes", "LONG", "size of the payload"),
+                Column("seconds", "DOUBLE", "how long the load took"),
+                Column("outcome", "SYMBOL", "started (not finished, or still at it) or loaded"),
+            ),
+            ("ts", "load_id"),
+            "Ledger of loads: one row for each payload into each table",
+        ),
+        Table(
+            "b3_revisions",
+            "MONTH",
+            (
+                Column("ts", "TIMESTAMP", "start of the load that changed the value, UTC"),
+                Column("table_name", "SYMBOL", "the table"),
+                Column("row_key", "VARCHAR", "the row's key values, joined by |"),
+                Column("column_name", "SYMBOL", "the column that changed"),
+                Column("old_value", "VARCHAR", "what stood before"),
+                Column("new_value", "VARCHAR", "what stands since"),
+                Column("load_id", "LONG", "the load that changed it"),
+            ),
+            ("ts", "table_name", "row_key", "column_name", "load_id"),
+            "Ledger of revisions: values that a later load of the same feed changed",
+        ),
+    )
+}
+DATA_TABLES: tuple[Table, ...] = tuple(t for t in TABLES.values() if t.is_data)
+#: The seven tables whose five counts `b3 migrate --json` reports.
+REPORTED_TABLES: tuple[str, ...] = tuple(t.name for t in DATA_TABLES if t.name != "b3_captures")
