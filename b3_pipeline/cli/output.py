@@ -1,0 +1,75 @@
+"""How commands speak: JSON on standard output for machines, Rich on standard error for people, errors as sentences."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from b3_pipeline.errors import B3Error
+
+console = Console(stderr=True, highlight=False)
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return f"{value.isoformat()}Z" if value.tzinfo is None else value.isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def emit(document: object) -> None:
+    """Prints the one JSON document; moments without a zone are UTC."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=_plain) + "\n")
+    sys.stdout.flush()
+
+
+def say(message: str) -> None:
+    """A line for people."""
+    console.print(message)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[str] = ()) -> None:
+    """A table for people; the columns in `numbers` are set to the right, with thousands apart."""
+    out = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        out.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        out.add_row(*(f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else "" if v is None else str(v) for v in row))
+    console.print(out)
+
+
+def guarded(command: Command) -> Command:
+    """Ends a command with a sentence and its exit code where an error is one that people can do something about."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except B3Error as error:
+            _fail(str(error), kwargs)
+            raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", kwargs)
+            raise typer.Exit(1) from None
+
+    return run  # pyright: ignore[reportReturnType]
+
+
+def _fail(message: str, given: dict[str, Any]) -> None:
+    if given.get("as_json"):
+        emit({"ok": False, "error": message})
+    console.print(f"[bold red]Error:[/] {message}", markup=True)

@@ -1,0 +1,26 @@
+"""The one place where all that is Dagster is wired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from b3_pipeline.defs.jobs import jobs
+from b3_pipeline.defs.resources import Store
+from b3_pipeline.defs.sources import source_assets
+from b3_pipeline.defs.tables import table_assets
+
+
+def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The definitions; a test or a command gives resources of its own."""
+    return dg.Definitions(
+        assets=[*source_assets(), *table_assets()],
+        jobs=jobs(),
+        resources={"store": Store(), **(resource_overrides or {})},
+        executor=dg.in_process_executor,  # a process a step would cost seconds each
+    )
+
+
+defs = build_defs()

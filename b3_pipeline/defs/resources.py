@@ -1,0 +1,54 @@
+"""What the assets are given: access to the home's servers and to the files that a run is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from b3_pipeline.errors import UsageError
+from b3_pipeline.loading.folder import Account
+from b3_pipeline.loading.load import Loader
+from b3_pipeline.loading.payloads import Found, payload, survey
+from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT
+from b3_pipeline.questdb.client import QuestDB
+from b3_pipeline.settings import Settings
+
+
+class Inputs(dg.Config):
+    """What a run loads: a legacy folder (default: B3_LEGACY_DIR), or settlement reports of B3."""
+
+    legacy_dir: str | None = None
+    reports: list[str] = []  # noqa: RUF012 (pydantic copies it)
+
+
+class Store:
+    """Access to the servers of the home. The commands give one that shows progress and keeps the account."""
+
+    def __init__(self, progress: Callable[[int], None] | None = None) -> None:
+        self.settings = Settings()
+        self.progress = progress
+        self.account = Account()
+
+    @contextmanager
+    def loader(self, run_id: str) -> Iterator[Loader]:
+        """A loader on the servers of the home, its loads marked with the run."""
+        from b3_pipeline.services import engines  # here, for it is no part of what definitions need
+
+        with engines(self.settings) as servers, QuestDB(servers.questdb) as db:
+            progress = {"progress": self.progress} if self.progress else {}
+            yield Loader(db, self.settings.home, self.settings.clock, run_id, **progress)
+
+    def files(self, inputs: Inputs, table: str) -> list[Found]:
+        """The files of a run that feed a table, in the order in which they load.
+
+        Raises UsageError when the run names no folder and none is set, or when a report cannot be read.
+        """
+        if inputs.reports:
+            return [Found(Path(r).name, payload(Path(r), REPORT)) for r in inputs.reports]
+        folder = inputs.legacy_dir or self.settings.legacy_dir
+        if folder is None:
+            raise UsageError("No legacy folder is known: set B3_LEGACY_DIR, or give legacy_dir in the run's config.")
+        return survey(Path(folder), [kind for kind in LEGACY_KINDS if table in kind.tables])

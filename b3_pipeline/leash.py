@@ -1,0 +1,29 @@
+"""The first thing that runs in each of our child processes: ties its life to its parent's, then becomes the program.
+
+A script of its own, started as `python -I -S leash.py PARENT SIGNAL UID GID PROGRAM ARGS…`, because a death signal must
+be set in the child, after the user is changed and before the program runs; doing so between fork and exec of a process
+with threads may deadlock. It imports nothing of the project. UID -1 keeps the user.
+"""
+
+import ctypes
+import os
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(parent: int, signal: int, uid: int, gid: int, argv: list[str]) -> None:
+    """Never returns: runs `argv`, or exits when the parent died in the meantime."""
+    if uid >= 0:
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal)
+    if os.getppid() != parent:
+        sys.exit("the parent died before its child started")
+    os.execv(argv[0], argv)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:5]), argv=sys.argv[5:])

@@ -1,0 +1,103 @@
+"""Any number of records in bounded memory: set aside on disk by time, and given back in pieces in time's order."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+
+#: Records kept in memory; more go to disk. 500 000 of the widest table are about 100 MB in Arrow.
+IN_MEMORY = 500_000
+_MONTH_US = 30 * 86_400_000_000
+
+
+class TimeBuckets:
+    """Collects records and gives them back bucket by bucket: all records of one key are in the same bucket.
+
+    A bucket is a stretch of time that holds at most about `limit` records, given as pieces in the order in which they
+    came. Few records are one bucket and never touch the disk. Use in a `with` block: it removes its files.
+    """
+
+    def __init__(self, schema: pa.Schema, spool: Path, limit: int = IN_MEMORY, width_us: int = _MONTH_US) -> None:
+        self.schema, self.limit, self.width = schema, limit, width_us
+        self._spool = spool
+        self._folder: Path | None = None
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._rows: dict[int, int] = defaultdict(int)
+
+    def __enter__(self) -> TimeBuckets:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add(self, records: pa.Table) -> None:
+        """Takes records, in the payload's order."""
+        self._pending.append(records)
+        self._pending_rows += records.num_rows
+        if self._pending_rows > self.limit:
+            self._spill()
+
+    def buckets(self) -> Iterator[Iterator[pa.Table]]:
+        """The buckets in time's order, each as its pieces. Consume one before asking for the next."""
+        if self._folder is None:
+            yield iter(self._pending)
+            return
+        self._spill()
+        for number in sorted(self._rows):
+            if self._rows[number] <= self.limit or self.width == 1:
+                yield self._pieces(number)
+            else:
+                yield from self._split(number)
+
+    def _split(self, number: int) -> Iterator[Iterator[pa.Table]]:
+        parts = -(-self._rows[number] // self.limit) * 2
+        with TimeBuckets(self.schema, self._spool, self.limit, max(1, self.width // parts)) as finer:
+            for piece in self._pieces(number):
+                finer.add(piece)
+            yield from finer.buckets()
+
+    def _spill(self) -> None:
+        if not self._pending_rows:
+            return
+        rows = pa.concat_tables(self._pending).unify_dictionaries().combine_chunks()
+        self._pending, self._pending_rows = [], 0
+        if self._folder is None:
+            self._spool.mkdir(parents=True, exist_ok=True)
+            self._folder = Path(tempfile.mkdtemp(prefix="load-", dir=self._spool))
+        numbers = rows.column("ts").cast(pa.int64()).to_numpy() // self.width
+        order = np.argsort(numbers, kind="stable")
+        values, starts = np.unique(numbers[order], return_index=True)
+        for number, part in zip(values, np.split(order, starts[1:]), strict=True):
+            with (
+                (self._folder / str(number)).open("ab") as file,
+                pa.ipc.new_stream(file, self.schema) as stream,
+            ):
+                stream.write_table(rows.take(part))
+            self._rows[int(number)] += len(part)
+
+    def _pieces(self, number: int) -> Iterator[pa.Table]:
+        assert self._folder is not None
+        path = self._folder / str(number)
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            piece: list[pa.Table] = []
+            while file.tell() < size:
+                with pa.ipc.open_stream(file) as stream:
+                    piece.append(stream.read_all())
+                if sum(p.num_rows for p in piece) >= self.limit:
+                    yield pa.concat_tables(piece)
+                    piece = []
+            if piece:
+                yield pa.concat_tables(piece)
+        path.unlink()

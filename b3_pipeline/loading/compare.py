@@ -1,0 +1,138 @@
+"""Records against records: which keys are the same, which values differ, and what of a load stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from b3_pipeline.errors import B3Error
+from b3_pipeline.tables import Column, Table
+
+
+def key_ids(rows: pa.Table, keys: Sequence[str]) -> np.ndarray:
+    """One int64 a row; two rows have the same one exactly when all their key columns are equal."""
+    ids = np.zeros(rows.num_rows, np.int64)
+    for key in keys:
+        column = rows.column(key).combine_chunks()
+        if pa.types.is_dictionary(column.type):
+            codes, size = column.indices.to_numpy(), len(column.dictionary)
+        else:
+            codes, uniques = pd.factorize(column.cast(pa.int64()).to_numpy())
+            size = len(uniques)
+        ids = pd.factorize(ids * max(size, 1) + codes)[0]
+    return ids
+
+
+def _plain(values: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
+    """The values as they are compared: plain text instead of a dictionary, documents in one layout."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(pa.string())
+    if column.canonical is not None:
+        same = column.canonical
+        values = pa.chunked_array([pa.array([v and same(v) for v in values.to_pylist()], values.type)])
+    return values
+
+
+def differing(left: pa.Table, right: pa.Table, columns: Iterable[Column]) -> dict[str, np.ndarray]:
+    """Column → which rows differ between two tables of the same length; two nulls are equal, floats are exact."""
+    unlike = {}
+    for column in columns:
+        a, b = _plain(left.column(column.name), column), _plain(right.column(column.name), column)
+        equal = pc.or_(pc.fill_null(pc.equal(a, b), False), pc.and_(pc.is_null(a), pc.is_null(b)))
+        unlike[column.name] = ~equal.to_numpy()
+    return unlike
+
+
+def any_of(masks: Iterable[np.ndarray], rows: int) -> np.ndarray:
+    """Row by row, whether any of the masks holds."""
+    result = np.zeros(rows, bool)
+    for mask in masks:
+        result |= mask
+    return result
+
+
+def unify(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table of many, with one dictionary a column, in one chunk."""
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+@dataclass
+class Standing:
+    """The records of one load that stand after repeats within the load are taken out: the first of each key."""
+
+    table: Table
+    records: pa.Table
+    duplicate: int = 0
+
+    def __post_init__(self) -> None:
+        self.conflicts: list[pa.Table] = []
+
+    def add(self, piece: pa.Table) -> None:
+        """Takes the next records, in the payload's order: equal repeats are counted, others set aside."""
+        rows = unify([self.records, piece])
+        first = ~pd.Series(key_ids(rows, self._keys)).duplicated().to_numpy()
+        if not first.all():
+            self._set_aside(rows, first)
+            rows = rows.filter(pa.array(first))
+        self.records = rows
+
+    def _set_aside(self, rows: pa.Table, first: np.ndarray) -> None:
+        ids = key_ids(rows, self._keys)
+        place = pd.Series(np.flatnonzero(first), index=ids[first])
+        repeats = np.flatnonzero(~first)
+        later, earlier = rows.take(repeats), rows.take(place.loc[ids[repeats]].to_numpy())
+        values = [c for c in self.table.values if c.name in rows.column_names]
+        conflict = any_of(differing(later, earlier, values).values(), len(repeats))
+        self.duplicate += int((~conflict).sum())
+        if conflict.any():
+            self.conflicts.append(later.filter(pa.array(conflict)))
+
+    @property
+    def _keys(self) -> list[str]:
+        return [k for k in self.table.keys if k in self.records.column_names]
+
+
+class DuplicateKeys(B3Error):
+    """A key is stored twice, so what is stored under it cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the store says of a load's standing records (boolean masks over them, and the rows they would replace)."""
+
+    write: np.ndarray  # new, or another value than stored
+    own: np.ndarray  # bears this load's id afterwards: written now, or by it before it was interrupted
+    loaded: np.ndarray  # counted as loaded: own, or of this load until a later one revised it
+    revised: np.ndarray  # written over another value
+    old: pa.Table  # the stored rows under `revised`, in order
+
+
+def judge(table: Table, records: pa.Table, stored: pa.Table, load_id: int) -> Verdict:
+    """Applies the table of FORMATS §3 to records whose keys are distinct and to what is stored of their feed.
+
+    A row that a load after this one wrote stands: load ids grow with time, and a load that goes on under its own id
+    must not bring back what was revised since.
+    """
+    keys = [k for k in table.keys if k in records.column_names]
+    both = unify([records.select(keys), stored.select(keys)])
+    ids = key_ids(both, keys)
+    mine, theirs = ids[: records.num_rows], ids[records.num_rows :]
+    if len(np.unique(theirs)) != len(theirs):
+        raise DuplicateKeys(f"{table.name} has duplicate keys: its DEDUP was off when they were written. Rebuild it.")
+    place = pd.Index(theirs).get_indexer(pd.Index(mine))
+    met = place >= 0
+    old = stored.take(place[met])
+    values = [c for c in table.values if c.name in records.column_names]
+    other = np.zeros(records.num_rows, bool)
+    other[met] = any_of(differing(records.filter(pa.array(met)), old, values).values(), int(met.sum()))
+    by = np.zeros(records.num_rows, np.int64)
+    by[met] = old.column("load_id").to_numpy()
+    own, later = met & (by == load_id), met & (by > load_id)
+    revised = met & other & ~later
+    write = ~met | revised
+    return Verdict(write, write | own, write | own | (later & other), revised, old.filter(pa.array(revised[met])))

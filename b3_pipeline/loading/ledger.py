@@ -1,0 +1,92 @@
+"""The ledger of loads: what each load counted, kept in `b3_loads`, and how a payload is known again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from datetime import datetime
+
+from b3_pipeline.questdb.client import QuestDB, as_arrow, named
+from b3_pipeline.tables import TABLES
+
+LOADS = TABLES["b3_loads"]
+COUNTS = ("candidates", "loaded", "rejected", "duplicate", "absent")
+
+
+@dataclass(frozen=True)
+class Load:
+    """A row of `b3_loads`. `candidates == loaded + rejected + duplicate + absent`, always; `ts` is UTC, naive."""
+
+    ts: datetime
+    load_id: int
+    run_id: str
+    table_name: str
+    feed: str
+    file: str
+    sha256: str
+    candidates: int = 0
+    loaded: int = 0
+    rejected: int = 0
+    duplicate: int = 0
+    absent: int = 0
+    revised: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    outcome: str = "started"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The five counts of the accounting identity."""
+        return {name: getattr(self, name) for name in COUNTS}
+
+
+_last_id = 0
+
+
+def new_load_id() -> int:
+    """A load's id: µs since 1970 at its making, moved on where this process has given that one away.
+
+    Real time, not the settings' clock: ids must grow even while a day is replayed. Below 2**53, so exact in JSON
+    readers that know only doubles.
+    """
+    global _last_id
+    _last_id = max(_last_id + 1, time.time_ns() // 1_000)
+    return _last_id
+
+
+class Ledger:
+    """Reads and writes `b3_loads`."""
+
+    def __init__(self, db: QuestDB) -> None:
+        self.db = db
+
+    def known(self, sha256: str, table: str, feed: str) -> list[Load]:
+        """The loads of this payload into this table, oldest first."""
+        columns = [f.name for f in fields(Load)]
+        rows = self.db.query(
+            named(
+                "select {columns} from b3_loads where sha256 = %s and table_name = %s and feed = %s order by ts",
+                columns=columns,
+            ),
+            sha256,
+            table,
+            feed,
+        )
+        return [Load(*row) for row in rows]
+
+    def write(self, load: Load) -> None:
+        """Stores a load's row, over the one that it had."""
+        row = tuple(getattr(load, c.name) for c in LOADS.columns)
+        self.db.send(LOADS.name, as_arrow([row], LOADS.arrow_schema()))
+        self.db.wait_applied(LOADS.name)
+
+
+def recognise(known: list[Load], file: str, claimed: Collection[int]) -> Load | None:
+    """Which earlier load of the same payload this is: the one of the same file, else one that no other file claims.
+
+    A payload that lies in one folder under two names is two loads (the second all duplicates); one that was renamed
+    since is the load that it was.
+    """
+    free = [load for load in known if load.load_id not in claimed]
+    return next((load for load in free if load.file == file), free[0] if free else None)

@@ -1,0 +1,90 @@
+"""The kinds of payload: which parser reads it, under which feed, into which tables (FORMATS §3 and §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO
+
+from b3_pipeline.parsing.capture import CAPTURE_TABLES, capture_moment, parse_capture
+from b3_pipeline.parsing.gamma import GAMMA_TABLES, parse_gamma
+from b3_pipeline.parsing.legacy_csv import ADJUSTMENTS, DXY, INDICATORS, SURFACE, CsvSpec, parse_csv
+from b3_pipeline.parsing.records import Chunks
+from b3_pipeline.parsing.settlement_report import parse_settlement_report
+from b3_pipeline.tables import Table
+
+
+@dataclass(frozen=True)
+class Parsing:
+    """A payload that is being parsed for one table: its chunks, to be read once, and the columns that are not used."""
+
+    chunks: Chunks
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of payload. `parse(stream, table)` reads it for one of its `tables`; it may raise FileRejected."""
+
+    name: str  # the upstream asset's name
+    file: str  # what a file of this kind is called
+    what: str  # for messages
+    feed: str
+    tables: tuple[str, ...]
+    parse: Callable[[BinaryIO, Table], Parsing]
+    whole: bool = False  # read into memory as one; otherwise streamed, at any size
+    history: str | None = None  # pattern of older ones in `historico/`
+    moment: Callable[[bytes], datetime | None] | None = None  # when one was captured, local
+
+
+def _csv(spec: CsvSpec, what: str) -> Kind:
+    def parse(stream: BinaryIO, _table: Table) -> Parsing:
+        parsed = parse_csv(spec, stream)
+        return Parsing(iter(parsed), parsed.ignored_columns)
+
+    return Kind(spec.file.removesuffix(".csv"), spec.file, what, "legacy_csv", (spec.table.name,), parse)
+
+
+def _document(parser: Callable[[BinaryIO, Table], Chunks]) -> Callable[[BinaryIO, Table], Parsing]:
+    return lambda stream, table: Parsing(parser(stream, table))
+
+
+CAPTURE = Kind(
+    "ultimo_dado",
+    "ultimo_dado.json",
+    "a capture of the desk's morning data",
+    "legacy_capture",
+    tuple(CAPTURE_TABLES),
+    _document(parse_capture),
+    whole=True,
+    history="ultimo_dado_*.json",
+    moment=capture_moment,
+)
+GAMMA = Kind(
+    "gamma",
+    "gamma.json",
+    "the newest gamma levels",
+    "legacy_capture",
+    tuple(GAMMA_TABLES),
+    _document(parse_gamma),
+    whole=True,
+)
+#: The six files of a legacy folder, in the order in which they are taken.
+LEGACY_KINDS: tuple[Kind, ...] = (
+    _csv(ADJUSTMENTS, "settlement prices, a row a morning"),
+    _csv(INDICATORS, "financial indicators, a row a morning"),
+    _csv(SURFACE, "the volatility surface, a row a tenor and day"),
+    _csv(DXY, "the dollar index's change, a row a day"),
+    CAPTURE,
+    GAMMA,
+)
+REPORT = Kind(
+    "settlement_report",
+    "SPRDyymmdd.zip",
+    "B3's price report with the settlement prices (BVBG.187)",
+    "b3_sprd",
+    ("b3_adjustments",),
+    _document(parse_settlement_report),
+    whole=True,
+)

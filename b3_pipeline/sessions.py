@@ -1,0 +1,123 @@
+"""The trading calendar and Brasília time: which days are sessions, what a local time is in UTC.
+
+Sessions are B3's (`exchange_calendars`, BVMF); beyond that calendar's span every weekday counts as one.
+Scalar functions hold the rules; those over numpy arrays give the same for many days at once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+
+from b3_pipeline.settings import LOCAL_ZONE
+
+ZONE = ZoneInfo(LOCAL_ZONE)
+#: Before this local hour a row or a capture carries the settlement of the session before (FORMATS §3).
+SETTLED_FROM = time(18)
+_SPAN = ("1971-01-01", "2261-12-31")
+_DAY = np.timedelta64(1, "D")
+_MIDNIGHT = time()
+
+
+class NonexistentTime(ValueError):
+    """A local time that never was: the clocks were put forward over it."""
+
+
+@lru_cache(maxsize=1)
+def _calendar() -> np.busdaycalendar:
+    # Here, for the import takes seconds and most commands never ask for a session.
+    from exchange_calendars import get_calendar
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas deprecates what the calendar's package does inside
+        sessions = get_calendar("BVMF", start=_SPAN[0], end=_SPAN[1]).sessions.to_numpy().astype("datetime64[D]")
+    days = np.arange(_SPAN[0], np.datetime64(_SPAN[1]) + _DAY, dtype="datetime64[D]")
+    return np.busdaycalendar(holidays=np.setdiff1d(days, sessions))
+
+
+def sessions_of(days: np.ndarray) -> np.ndarray:
+    """`session_of` for many days: datetime64[D] to the same."""
+    return np.busday_offset(days, 0, roll="backward", busdaycal=_calendar())
+
+
+def is_session(day: date) -> bool:
+    """Whether B3 trades on that day."""
+    return bool(np.is_busday(day, busdaycal=_calendar()))
+
+
+def session_of(day: date) -> date:
+    """That day, or the last session before it: the partition of a record with that local date."""
+    return sessions_of(np.array([day], dtype="datetime64[D]"))[0].item()
+
+
+def session_before(day: date) -> date:
+    """The last session strictly before that day."""
+    return session_of(day - timedelta(days=1))
+
+
+def last_session(now: datetime) -> date:
+    """The session of the local date at this moment (UTC when it has no zone), whether or not it has ended."""
+    return session_of(to_local(now).date())
+
+
+def trade_date(local: datetime) -> date:
+    """The session that a row or a capture of this local time belongs to (FORMATS §3).
+
+    Before 18:00 it carries the settlement of the session before, afterwards that of its own day.
+    """
+    return session_before(local.date()) if local.time() < SETTLED_FROM else session_of(local.date())
+
+
+def trade_dates(days: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """`trade_date` for many rows: local days (datetime64[D]) and seconds since their midnight to datetime64[D]."""
+    return sessions_of(days - np.where(seconds < SETTLED_FROM.hour * 3600, 1, 0).astype("timedelta64[D]"))
+
+
+def to_local(utc: datetime) -> datetime:
+    """A moment (UTC when it has no zone) as a naive local time."""
+    aware = utc.replace(tzinfo=UTC) if utc.tzinfo is None else utc
+    return aware.astimezone(ZONE).replace(tzinfo=None)
+
+
+def to_utc(local: datetime) -> datetime:
+    """A naive local time as naive UTC; of two moments with the same local time the earlier is meant.
+
+    Raises `NonexistentTime` for a local time that the clocks skipped.
+    """
+    utc = local.replace(tzinfo=ZONE, fold=0).astimezone(UTC).replace(tzinfo=None)
+    if to_local(utc) != local:
+        raise NonexistentTime(f"{local} never was in {LOCAL_ZONE}: the clocks were put forward over it")
+    return utc
+
+
+def days_and_seconds_to_utc(days: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`to_utc` for many: local days (datetime64[D], no NaT) and seconds since midnight, both of one length.
+
+    Gives UTC (datetime64[us]; NaT where the time never was) and the mask of the times that never were.
+    """
+    encoded = pa.array(days.astype("datetime64[D]").astype(np.int64)).dictionary_encode()
+    inverse = encoded.indices.to_numpy()
+    unique: list[date] = encoded.dictionary.to_numpy().astype("datetime64[D]").tolist()
+    offsets = [(_offset(day), _offset(day + timedelta(days=1))) for day in unique]
+    at_midnight = np.array([offset for offset, _ in offsets], dtype="timedelta64[s]")
+    local = days.astype("datetime64[us]") + seconds.astype("timedelta64[s]")
+    utc = local - at_midnight[inverse]
+    nonexistent = np.zeros(len(days), dtype=bool)
+    shifted = np.array([start != end for start, end in offsets], dtype=bool)
+    for at in np.flatnonzero(shifted[inverse]):
+        try:
+            utc[at] = to_utc(local[at].item())
+        except NonexistentTime:
+            utc[at], nonexistent[at] = np.datetime64("NaT"), True
+    return utc, nonexistent
+
+
+def _offset(day: date) -> timedelta:
+    offset = datetime.combine(day, _MIDNIGHT, ZONE).utcoffset()
+    assert offset is not None
+    return offset

@@ -1,0 +1,69 @@
+"""Fixtures that every test may use: the shared data, real servers, real Dagster instances."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from b3_pipeline import processes
+from b3_pipeline.ports import is_free
+from b3_pipeline.postgres.server import PostgresServer
+from b3_pipeline.progress import SILENT
+from b3_pipeline.questdb.client import Address
+from b3_pipeline.questdb.jar import questdb_jar
+from b3_pipeline.questdb.server import QuestDBServer
+from b3_pipeline.settings import Ports
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of recorded input beside the project."""
+    folder = REPO.parent / "shared"
+    if not (folder / "data").is_dir():
+        reason = f"{folder} is missing: put the recorded data (shared/data) beside the project"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+def free_port_base() -> int:
+    """The first of six ports that are free now, below the range that outgoing connections take theirs from."""
+    bases = random.SystemRandom().sample(range(10_000, 32_000, 10), 200)
+    return next(base for base in bases if all(is_free(port) for port in range(base, base + 6)))
+
+
+@pytest.fixture
+def port_base() -> int:
+    """The first of six ports that are free now."""
+    return free_port_base()
+
+
+@pytest.fixture(scope="session")
+def questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    """A real QuestDB, empty at first: one for each pytest-xdist worker, so that tests of two workers share no table."""
+    server = QuestDBServer(tmp_path_factory.mktemp("questdb"), Ports(free_port_base()), "512m")
+    child = server.start(questdb_jar(SILENT))
+    try:
+        server.wait()
+        yield server.address
+    finally:
+        processes.stop([child])
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The DSN of a real PostgreSQL with an empty database b3: one for each pytest-xdist worker."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    child = server.start()
+    try:
+        server.wait()
+        yield server.dsn
+    finally:
+        processes.stop([child])
