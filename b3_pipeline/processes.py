@@ -70,6 +70,11 @@ class Record:
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
+    @classmethod
+    def of(cls, home: Path, name: str) -> Record | None:
+        """The record of a child of this home; it may be a dead one's."""
+        return cls.read(home / "run" / f"{name}.json")
+
     def process(self) -> psutil.Process | None:
         """The living process that this is about."""
         return find_process(self.pid, self.create_time)
@@ -128,8 +133,8 @@ class Child:
     def alive(self) -> bool:
         return self._popen.poll() is None
 
-    def wait_until(self, healthy: Callable[[], bool], timeout_s: float) -> None:
-        """Returns once `healthy()` is true. Raises ServerDied when the child ends or takes too long before."""
+    def wait_until(self, healthy: Callable[[], bool], timeout_s: float, pause_s: float = 0.05) -> None:
+        """Returns once `healthy()` is true, asked every `pause_s`. Raises ServerDied when the child ends or takes too long before."""
         deadline = time.monotonic() + timeout_s
         while not healthy():
             if not self.alive:
@@ -138,7 +143,7 @@ class Child:
                 raise ServerDied(
                     f"{self.name} is not healthy after {timeout_s:.0f} s. Its log ({self.log}) ends with:\n{self.tail()}"
                 )
-            time.sleep(0.05)
+            time.sleep(pause_s)
 
     def died(self) -> ServerDied:
         """The error for a child that is gone, with the last lines of its log."""
@@ -153,8 +158,8 @@ class Child:
             return "\n".join(log.read().decode("utf-8", "replace").splitlines()[-lines:])
 
     def forget(self) -> None:
-        """Takes the record away, and the zombie with it."""
-        self._popen.poll()
+        """Takes the record of an ended child away, and the zombie with it."""
+        self._popen.wait(timeout=10)  # threads of a killed process may outlast what its state says for a moment
         self._record_file.unlink(missing_ok=True)
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import warnings
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
+from functools import cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import pyarrow as pa
 
 from b3_pipeline.settings import LOCAL_ZONE
 
@@ -21,14 +20,13 @@ ZONE = ZoneInfo(LOCAL_ZONE)
 SETTLED_FROM = time(18)
 _SPAN = ("1971-01-01", "2261-12-31")
 _DAY = np.timedelta64(1, "D")
-_MIDNIGHT = time()
 
 
 class NonexistentTime(ValueError):
     """A local time that never was: the clocks were put forward over it."""
 
 
-@lru_cache(maxsize=1)
+@cache
 def _calendar() -> np.busdaycalendar:
     # Here, for the import takes seconds and most commands never ask for a session.
     from exchange_calendars import get_calendar
@@ -100,16 +98,17 @@ def days_and_seconds_to_utc(days: np.ndarray, seconds: np.ndarray) -> tuple[np.n
 
     Gives UTC (datetime64[us]; NaT where the time never was) and the mask of the times that never were.
     """
-    encoded = pa.array(days.astype("datetime64[D]").astype(np.int64)).dictionary_encode()
-    inverse = encoded.indices.to_numpy()
-    unique: list[date] = encoded.dictionary.to_numpy().astype("datetime64[D]").tolist()
-    offsets = [(_offset(day), _offset(day + timedelta(days=1))) for day in unique]
-    at_midnight = np.array([offset for offset, _ in offsets], dtype="timedelta64[s]")
+    if not len(days):
+        return np.array([], dtype="datetime64[us]"), np.array([], dtype=bool)
+    first, last = days.min().item().year, days.max().item().year
+    # One more year, for the end of a day is the midnight of the next.
+    offsets = np.concatenate([_offsets_at_midnight(year) for year in range(first, last + 2)])
+    places = (days - np.datetime64(f"{first:04d}-01-01", "D")).astype(np.int64)
     local = days.astype("datetime64[us]") + seconds.astype("timedelta64[s]")
-    utc = local - at_midnight[inverse]
+    utc = local - offsets[places]
     nonexistent = np.zeros(len(days), dtype=bool)
-    shifted = np.array([start != end for start, end in offsets], dtype=bool)
-    for at in np.flatnonzero(shifted[inverse]):
+    shifted = offsets[places] != offsets[places + 1]
+    for at in np.flatnonzero(shifted):
         try:
             utc[at] = to_utc(local[at].item())
         except NonexistentTime:
@@ -117,7 +116,8 @@ def days_and_seconds_to_utc(days: np.ndarray, seconds: np.ndarray) -> tuple[np.n
     return utc, nonexistent
 
 
-def _offset(day: date) -> timedelta:
-    offset = datetime.combine(day, _MIDNIGHT, ZONE).utcoffset()
-    assert offset is not None
-    return offset
+@cache
+def _offsets_at_midnight(year: int) -> np.ndarray:
+    """Local time minus UTC at the start of each day of the year (timedelta64[s])."""
+    days = np.arange(f"{year:04d}-01-01", f"{year + 1:04d}-01-01", dtype="datetime64[D]").tolist()
+    return np.array([datetime.combine(day, time(), ZONE).utcoffset() for day in days], dtype="timedelta64[s]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from b3_pipeline import processes
 from b3_pipeline.ports import is_free
 from b3_pipeline.postgres.server import PostgresServer
 from b3_pipeline.progress import SILENT
-from b3_pipeline.questdb.client import Address
+from b3_pipeline.questdb import schema
+from b3_pipeline.questdb.client import Address, QuestDB, named
 from b3_pipeline.questdb.jar import questdb_jar
 from b3_pipeline.questdb.server import QuestDBServer
 from b3_pipeline.settings import Ports
+from b3_pipeline.tables import TABLES
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -48,7 +51,8 @@ def port_base() -> int:
 @pytest.fixture(scope="session")
 def questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     """A real QuestDB, empty at first: one for each pytest-xdist worker, so that tests of two workers share no table."""
-    server = QuestDBServer(tmp_path_factory.mktemp("questdb"), Ports(free_port_base()), "512m")
+    options = {"dev.mode.enabled": True}  # tests suspend a table as a full disk would
+    server = QuestDBServer(tmp_path_factory.mktemp("questdb"), Ports(free_port_base()), "512m", options)
     child = server.start(questdb_jar(SILENT))
     try:
         server.wait()
@@ -67,3 +71,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.dsn
     finally:
         processes.stop([child])
+
+
+@pytest.fixture
+def db(questdb: Address) -> Iterator[QuestDB]:
+    """A client of the real QuestDB, with the schema applied and every table of ours empty."""
+    with QuestDB(questdb) as client:
+        schema.apply(client, lambda: datetime.now(UTC))
+        for table in TABLES:
+            if client.scalar(named("select count() from {t}", t=table)):
+                client.execute(f"TRUNCATE TABLE {table}")
+                client.wait_applied(table)
+        yield client

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from b3_pipeline.cli.output import Json, emit, guarded, say, table
 from b3_pipeline.errors import B3Error, UsageError
+
+if TYPE_CHECKING:
+    from b3_pipeline.loading.quarantine import Quarantine
 
 quarantine_app = typer.Typer(no_args_is_help=True, help="Rejected records: kept with file, line, text and reason.")
 
@@ -173,7 +176,8 @@ def list_quarantine(as_json: Json = False) -> None:
 
 
 def show_quarantine(
-    entry_id: Annotated[str, typer.Argument(help="The id in `b3 quarantine list`.", metavar="ID")], as_json: Json = False
+    entry_id: Annotated[str, typer.Argument(help="The id in `b3 quarantine list`.", metavar="ID")],
+    as_json: Json = False,
 ) -> None:
     """Show one rejected record with its raw text and the cell at fault."""
     from dataclasses import asdict
@@ -187,7 +191,7 @@ def show_quarantine(
         table(f"Rejected record {entry_id}", ["what", "value"], asdict(entry).items())
 
 
-def _quarantine():  # noqa: ANN202
+def _quarantine() -> Quarantine:
     from b3_pipeline.loading.quarantine import Quarantine
     from b3_pipeline.settings import Settings
 

@@ -48,7 +48,9 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     for column in columns:
         out.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     for row in rows:
-        out.add_row(*(f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else "" if v is None else str(v) for v in row))
+        out.add_row(
+            *(f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else "" if v is None else str(v) for v in row)
+        )
     console.print(out)
 
 

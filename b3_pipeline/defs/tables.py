@@ -73,8 +73,8 @@ def ledger_asset(table: Table) -> dg.AssetsDefinition:
     @dg.asset(**_definition(table, "ledgers"), deps=[t.name for t in DATA_TABLES])
     def describe_ledger(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
         with store.loader(context.run_id) as loader:
-            this_run = "select count() from {t} where load_id in (select load_id from b3_loads where run_id = %s)"
-            count = loader.db.scalar(named(this_run, t=table.name), context.run_id)
+            mine = "select count() from {t} t join (select load_id from b3_loads where run_id = %s) l on load_id"
+            count = loader.db.scalar(named(mine, t=table.name), context.run_id)
             return dg.MaterializeResult(metadata={**_rows(loader.db, table), "rows_of_this_run": count})
 
     return describe_ledger

@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 from b3_pipeline.parsing.records import FileRejected
 
 #: What one file may unpack to in all, its inner zips included; B3's own reports have about 4 MB.
-MAX_BYTES = 256 << 20
+MAX_BYTES = 64 << 20
 MAX_ENTRIES = 100
 #: B3 wraps some of its zips in another zip, never deeper.
 MAX_LEVELS = 2

@@ -126,7 +126,7 @@ class Rows:
             table = pyarrow.csv.read_csv(
                 pa.BufferReader(lines.data),
                 pyarrow.csv.ReadOptions(use_threads=False, block_size=len(lines.data) + 1, column_names=names),
-                pyarrow.csv.ParseOptions(delimiter=self.separator, ignore_empty_lines=False),
+                pyarrow.csv.ParseOptions(delimiter=self.separator),
                 pyarrow.csv.ConvertOptions(
                     include_columns=chosen, column_types=dict.fromkeys(chosen, pa.string()), strings_can_be_null=False
                 ),
@@ -221,11 +221,12 @@ def _header(text: str, line: int) -> tuple[tuple[str, ...], str]:
 
 def _is_plain(lines: Lines, separator: str) -> bool:
     """Whether lines, quotes and encoding are such that every reader of CSV agrees on them."""
-    data = lines.data
+    data, lengths = lines.data, lines.ends - lines.starts
     return (
-        data.count(b"\r") == data.count(b"\r\n")
+        (b"\r" not in data or data.count(b"\r") == data.count(b"\r\n"))
         and not data.startswith(codecs.BOM_UTF8)
-        and bool((lines.ends - lines.starts).max() <= LONGEST_LINE)
+        and bool(lengths.min() > 1)  # Arrow takes an empty line for a row of empty fields; it may end in CR
+        and bool(lengths.max() <= LONGEST_LINE)
         and (b'"' not in data or _quotes_are_plain(lines, separator))
         and _is_utf8(data)
     )

@@ -135,7 +135,7 @@ def _object(pairs: list[tuple[str, Json]]) -> Object:
     value = Object(pairs)
     if len(value) < len(pairs):
         key, times = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise FileRejected(f"the key {key!r} stands {times} times in one object: which one counts is not said")
+        raise FileRejected(f"the key {key[:60]!r} stands {times} times in one object: which one counts is not said")
     return value
 
 
@@ -145,5 +145,5 @@ def _array(values: list[Json], end: int) -> tuple[Array, int]:
 
 def _number(literal: str) -> Number:
     if not literal.isascii():  # the scanner of older Pythons takes digits of any script
-        raise FileRejected(f"not JSON: {literal!r} is no number")
+        raise FileRejected(f"not JSON: {literal[:60]!r} is no number")
     return Number(literal)

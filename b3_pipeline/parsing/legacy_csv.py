@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from b3_pipeline.parsing.csv_rows import Block, open_rows
 from b3_pipeline.parsing.months import is_code, is_tenor
-from b3_pipeline.parsing.numbers import is_absent, parse_numbers
+from b3_pipeline.parsing.numbers import is_absent, parse_numbers, where_absent
 from b3_pipeline.parsing.records import COLUMN, LINE, Chunk, Chunks, FileRejected, Reason, Reject, record_schema
-from b3_pipeline.parsing.times import parse_dates, parse_times, parse_unique, seconds_of
+from b3_pipeline.parsing.times import parse_dates, parse_times, seconds_of
 from b3_pipeline.sessions import days_and_seconds_to_utc, trade_dates
 from b3_pipeline.tables import TABLES, Range, Table
 
@@ -53,47 +53,49 @@ def number(texts: pa.StringArray, bounds: Range) -> Parsed:
 
 def slashed_date(texts: pa.StringArray, _bounds: Range) -> Parsed:
     """A dd/mm/yyyy date, or nothing."""
-    absent = _where(texts, is_absent)
+    absent = where_absent(texts)
     days, bad = parse_dates(texts, "/")
     return Parsed(days, absent, ((bad & ~absent, Reason.BAD_DATE),))
 
 
 def text(texts: pa.StringArray, _bounds: Range) -> Parsed:
     """Any text that can be shown, or nothing."""
-    unprintable = _where(texts, lambda each: any(character < " " or character == "\x7f" for character in each))
-    return _encoded(texts, ((unprintable, Reason.BAD_TEXT),))
+    return _checked_texts(texts, (_is_unprintable, Reason.BAD_TEXT))
 
 
-def success(texts: pa.StringArray, bounds: Range) -> Parsed:
-    """A text as `text`, except that which says that the collection failed."""
-    parsed = text(texts, bounds)
-    failed = _where(texts, lambda each: each == FAILED)
-    return Parsed(parsed.values, parsed.null, (*parsed.faults, (failed, Reason.STATUS_FAILED)), parsed.texts)
+def success(texts: pa.StringArray, _bounds: Range) -> Parsed:
+    """A text as `text`, but not the one that says that the collection failed."""
+    return _checked_texts(texts, (_is_unprintable, Reason.BAD_TEXT), (FAILED.__eq__, Reason.STATUS_FAILED))
 
 
 def month_code(texts: pa.StringArray, _bounds: Range) -> Parsed:
     """A contract month as futures write it, `X25`."""
-    return _contract(texts, is_code)
+    return _checked_texts(
+        texts, (is_absent, Reason.MISSING_CONTRACT), (lambda each: not is_code(each), Reason.BAD_CONTRACT)
+    )
 
 
 def tenor(texts: pa.StringArray, _bounds: Range) -> Parsed:
     """A contract month as the volatility surface writes it, `nov-25`."""
-    return _contract(texts, is_tenor)
+    return _checked_texts(
+        texts, (is_absent, Reason.MISSING_CONTRACT), (lambda each: not is_tenor(each), Reason.BAD_CONTRACT)
+    )
 
 
-def _contract(texts: pa.StringArray, is_month: Callable[[str], bool]) -> Parsed:
-    missing = _where(texts, is_absent)
-    bad = ~missing & ~_where(texts, is_month)
-    return _encoded(texts, ((missing, Reason.MISSING_CONTRACT), (bad, Reason.BAD_CONTRACT)))
+def _is_unprintable(each: str) -> bool:
+    return any(character < " " or character == "\x7f" for character in each)
 
 
-def _encoded(texts: pa.StringArray, faults: tuple[tuple[np.ndarray, Reason], ...]) -> Parsed:
+def _checked_texts(texts: pa.StringArray, *checks: tuple[Callable[[str], bool], Reason]) -> Parsed:
+    """Texts, and for each check the rows that fail it: those of whose text it is true."""
     encoded: Any = texts.dictionary_encode()
-    return Parsed(encoded.indices.to_numpy(), _where(texts, is_absent), faults, encoded.dictionary)
+    places, different = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
 
+    def where(holds: Callable[[str], bool]) -> np.ndarray:
+        return np.fromiter(map(holds, different), dtype=bool, count=len(different))[places]
 
-def _where(texts: pa.StringArray, holds: Callable[[str], bool]) -> np.ndarray:
-    return parse_unique(texts, lambda each: np.bool_(holds(each)), np.bool_(False))[0]
+    faults = tuple((where(fails), reason) for fails, reason in checks)
+    return Parsed(places, where(is_absent), faults, encoded.dictionary)
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,9 @@ def parse_csv(spec: CsvSpec, stream: BinaryIO) -> ParsedCsv:
     """
     rows = open_rows(stream)
     if missing := [name for name in spec.required if name not in rows.header]:
-        raise FileRejected(f"the header has no column {', '.join(missing)}")
+        raise FileRejected(
+            f"this is not {spec.file} as it is known: its header (separator {rows.separator}) lacks {', '.join(missing)}"
+        )
     ignored = tuple(name for name in rows.header if name and name not in spec.required)
     return ParsedCsv((_explode(spec, block) for block in rows.blocks(spec.required)), ignored)
 
@@ -245,16 +249,16 @@ class _Judged:
 
 @dataclass(frozen=True)
 class _Moments:
-    """The rows' times at one local time of day, or at their own: parsed columns, and faults with their column."""
+    """The rows' times at one local time of day, or at their own: columns by target, and faults by source column."""
 
-    ts: Parsed
-    trade_date: Parsed
+    columns: dict[str, Parsed]
     faults: list[tuple[str, np.ndarray, Reason]]
 
 
 def _explode(spec: CsvSpec, block: Block) -> Chunk:
     """A block's rows as records, row by row and in each row by the order of the spec."""
-    moments = cache(lambda at: _moments(block, at))
+    days = parse_dates(block.columns[DATE_COLUMN], "-")
+    moments = cache(lambda at: _moments(spec, block, at, *days))
     parsed = cache(lambda cell, bounds: cell.kind(block.columns[cell.source], bounds))
     judged = [_judge(spec, record, moments(record.at), parsed, len(block.lines)) for record in spec.records]
     absent = np.stack([each.absent for each in judged], axis=1)
@@ -264,9 +268,8 @@ def _explode(spec: CsvSpec, block: Block) -> Chunk:
     return Chunk(_records(spec, block, judged, ~absent & (fault == 0)), rejects, int(absent.sum()))
 
 
-def _moments(block: Block, at: time | None) -> _Moments:
-    days, bad_days = parse_dates(block.columns[DATE_COLUMN], "-")
-    days[bad_days] = _SOME_DAY
+def _moments(spec: CsvSpec, block: Block, at: time | None, days: np.ndarray, bad_days: np.ndarray) -> _Moments:
+    days = np.where(bad_days, _SOME_DAY, days)
     faults = [(DATE_COLUMN, bad_days, Reason.BAD_DATE)]
     if at is None:
         seconds, bad_times = parse_times(block.columns[TIME_COLUMN])
@@ -276,16 +279,17 @@ def _moments(block: Block, at: time | None) -> _Moments:
     utc, nonexistent = days_and_seconds_to_utc(days, seconds)
     # A time of day that is the column's own is always possible; then it is the date that does not fit.
     faults.append((DATE_COLUMN if at else TIME_COLUMN, nonexistent, Reason.NONEXISTENT_TIME))
-    return _Moments(_complete(utc), _complete(trade_dates(days, seconds)), faults)
+    columns = {spec.table.timestamp: _complete(utc)}
+    if spec.trade_date:
+        columns[spec.trade_date] = _complete(trade_dates(days, seconds))
+    return _Moments(columns, faults)
 
 
 def _judge(
     spec: CsvSpec, record: WideRecord, moments: _Moments, parsed: Callable[[Cell, Range], Parsed], rows: int
 ) -> _Judged:
     """What one of the row's records is in each row: absent, at fault, or neither. The first fault of a row counts."""
-    columns = {spec.table.timestamp: moments.ts}
-    if spec.trade_date:
-        columns[spec.trade_date] = moments.trade_date
+    columns = dict(moments.columns)
     for target, constant in record.constants.items():
         columns[target] = _complete(np.zeros(rows, dtype=np.int32), pa.array([constant]))
     found = list(moments.faults)

@@ -45,6 +45,11 @@ def is_absent(text: str) -> bool:
     return text.strip() in ABSENT
 
 
+def where_absent(texts: pa.StringArray) -> np.ndarray:
+    """`is_absent` for a column of texts without nulls: bool."""
+    return to_numpy(pc.is_in(pc.utf8_trim_whitespace(texts), value_set=_ABSENT))
+
+
 def parse_number(text: str) -> float | None:
     """The number that a text means, None where it is absent; surrounding white space does not count.
 

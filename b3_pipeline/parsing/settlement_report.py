@@ -49,7 +49,8 @@ def parse_settlement_report(stream: BinaryIO, table: Table) -> Chunks:
         for report in _price_reports(xml):
             future = _FUTURE.fullmatch(_text(report, _TICKER))
             if future:
-                gathering.candidate(_PRICE, _fragment(report), _settlement, report, *future.groups(), table)
+                instrument, contract_month = future.groups()
+                gathering.candidate(_PRICE, _fragment(report), _settlement, report, instrument, contract_month, table)
     yield gathering.chunk()
 
 
@@ -120,9 +121,9 @@ def _check_header(header: dict[str, str]) -> None:
     if kind is None:
         raise FileRejected(f"no report of B3's: the XML does not say that it is {_REPORT} (BizGrpTp)")
     if kind.split(".")[:2] != _REPORT.split("."):
-        raise FileRejected(f"another report: {kind!r} instead of {_REPORT} (SPRDyymmdd.zip)")
+        raise FileRejected(f"another report: {kind[:60]!r} instead of {_REPORT} (SPRDyymmdd.zip)")
     if not re.fullmatch(r"[0-9]{1,9}", total):
-        raise FileRejected(f"the report does not announce how many instruments it has (TtlNbOfMsg is {total!r})")
+        raise FileRejected(f"the report does not announce how many instruments it has (TtlNbOfMsg is {total[:60]!r})")
 
 
 def _elements(xml: BinaryIO) -> Iterator[Element]:
@@ -163,7 +164,7 @@ def _events(xml: BinaryIO) -> Iterator[tuple[str, Element]]:
 
 def _check_shape(path: list[Element], inside: int) -> None:
     if len(path) == 1 and _local(path[0]) != "Document":
-        root = _local(path[0])
+        root = _local(path[0])[:60]
         raise FileRejected(_HTML if root.lower() == "html" else f"no report of B3's: the XML is a {root!r}")
     if len(path) > _MAX_DEPTH or inside > _MAX_ELEMENTS:
         raise FileRejected("the XML nests deeper or holds more in one instrument than any report does")

@@ -6,15 +6,17 @@ Everything is local (Brasília) time without a zone; `b3_pipeline.sessions` turn
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import date, datetime, time
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from b3_pipeline.parsing.numbers import to_numpy
 from b3_pipeline.sessions import to_local
+
+pc: Any = pyarrow.compute  # its functions are made at run time, so that no type checker knows them
 
 #: `-` for the dd-mm-yyyy of CSV files, `/` for the dd/mm/yyyy of `data_atualizacao` (FORMATS §1).
 DateMark = Literal["-", "/"]
@@ -22,10 +24,10 @@ DateMark = Literal["-", "/"]
 FIRST_YEAR, LAST_YEAR = 1971, 2261
 
 _DATES = {mark: re.compile(rf"([0-9]{{2}}){mark}([0-9]{{2}}){mark}([0-9]{{4}})") for mark in ("-", "/")}
-_TIME = re.compile(r"[0-9]{2}:[0-9]{2}(?::[0-9]{2})?")
+_TIME = re.compile(r"([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?")
 _TIMESTAMP = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})[T ]"
-    r"(?P<time>[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?)(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?"
+    r"(?P<time>[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.(?P<fraction>[0-9]{1,9}))?)?)(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?"
 )
 
 
@@ -65,11 +67,11 @@ def parse_iso_date(text: str) -> date:
 
 def parse_time(text: str) -> time:
     """The time of an HH:MM:SS or HH:MM text; surrounding white space does not count. Raises `BadTime`."""
-    trimmed = text.strip()
-    if not _TIME.fullmatch(trimmed):
+    match = _TIME.fullmatch(text.strip())
+    if not match:
         raise BadTime(f"{text!r} is no HH:MM:SS")
     try:
-        return time.fromisoformat(trimmed)
+        return time(int(match[1]), int(match[2]), int(match[3] or 0))
     except ValueError as error:
         raise BadTime(f"{text!r} is no time: {error}") from None
 
@@ -84,12 +86,14 @@ def parse_timestamp(text: str) -> datetime:
     if not match:
         raise BadDate(f"{text!r} is no ISO 8601 timestamp")
     day = parse_iso_date(match["date"])
-    try:
-        moment = datetime.combine(day, time.fromisoformat(match["time"] + (match["zone"] or "")))
-    except ValueError as error:
-        raise BadTime(f"{text!r} has no possible time: {error}") from None
-    if moment.tzinfo is None:
+    moment = datetime.combine(day, parse_time(match["time"].partition(".")[0]))
+    moment = moment.replace(microsecond=int((match["fraction"] or "0")[:6].ljust(6, "0")))
+    if not match["zone"]:
         return moment
+    try:
+        moment = moment.replace(tzinfo=datetime.strptime(match["zone"], "%z").tzinfo)
+    except ValueError as error:
+        raise BadTime(f"{text!r} has no possible zone: {error}") from None
     local = to_local(moment)
     _in_range(local.date())
     return local
@@ -97,12 +101,34 @@ def parse_timestamp(text: str) -> datetime:
 
 def parse_dates(texts: pa.StringArray, mark: DateMark) -> tuple[np.ndarray, np.ndarray]:
     """`parse_date` for a column without nulls: days (datetime64[D], NaT where bad) and the mask of the bad."""
-    return parse_unique(texts, lambda text: np.datetime64(parse_date(text, mark)), np.datetime64("NaT", "D"))
+    encoded: Any = texts.dictionary_encode()
+    trimmed = pc.utf8_trim_whitespace(encoded.dictionary)
+    formed = to_numpy(pc.match_substring_regex(trimmed, f"^{_DATES[mark].pattern}$"))
+    days = np.full(len(trimmed), np.datetime64("NaT", "D"))
+    days[formed] = _days_of_digits(trimmed.filter(pa.array(formed)))
+    inverse = encoded.indices.to_numpy()
+    return days[inverse], np.isnat(days)[inverse]
+
+
+def _days_of_digits(texts: Any) -> np.ndarray:
+    """Texts with the digits of a date in their places, as days; NaT where there is no such day or year."""
+    ascii_codes = np.frombuffer(b"".join(texts.cast(pa.binary()).to_pylist()), dtype=np.uint8).reshape(-1, 10)
+    digits = ascii_codes.astype(np.int64) - ord("0")
+    day, month = digits[:, 0:2] @ [10, 1], digits[:, 3:5] @ [10, 1]
+    year = digits[:, 6:10] @ [1000, 100, 10, 1]
+    months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
+    days = months.astype("datetime64[D]") + (day - 1).astype("timedelta64[D]")
+    possible = (month >= 1) & (month <= 12) & (day >= 1) & (days.astype("datetime64[M]") == months)
+    return np.where(possible & (year >= FIRST_YEAR) & (year <= LAST_YEAR), days, np.datetime64("NaT", "D"))
 
 
 def parse_times(texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
     """`parse_time` for a column without nulls: seconds since midnight (int64, 0 where bad) and the mask of the bad."""
-    return parse_unique(texts, lambda text: np.int64(seconds_of(parse_time(text))), np.int64(0))
+    encoded: Any = texts.dictionary_encode()  # there are no more than 86 400 good ones
+    seconds = np.array([_seconds_or_none(text) for text in encoded.dictionary.to_pylist()], dtype=np.float64)
+    inverse = encoded.indices.to_numpy()
+    bad = np.isnan(seconds)
+    return np.where(bad, 0, seconds).astype(np.int64)[inverse], bad[inverse]
 
 
 def seconds_of(moment: time) -> int:
@@ -110,23 +136,11 @@ def seconds_of(moment: time) -> int:
     return moment.hour * 3600 + moment.minute * 60 + moment.second
 
 
-def parse_unique(
-    texts: pa.StringArray, parse: Callable[[str], np.generic], default: np.generic
-) -> tuple[np.ndarray, np.ndarray]:
-    """A scalar parser over a column without nulls, once for each different text.
-
-    Gives the values (of `default`'s type, which stands where `parse` raised a ValueError) and the mask of those.
-    """
-    encoded: Any = texts.dictionary_encode()
-    values = np.full(len(encoded.dictionary), default)
-    bad = np.zeros(len(values), dtype=bool)
-    for at, text in enumerate(encoded.dictionary.to_pylist()):
-        try:
-            values[at] = parse(text)
-        except ValueError:
-            bad[at] = True
-    inverse = to_numpy(encoded.indices)
-    return values[inverse], bad[inverse]
+def _seconds_or_none(text: str) -> int | None:
+    try:
+        return seconds_of(parse_time(text))
+    except BadTime:
+        return None
 
 
 def _in_range(day: date) -> date:

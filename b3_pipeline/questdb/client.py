@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Any, LiteralString
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx2
 import pandas as pd
@@ -26,6 +26,7 @@ ROWS_PER_REQUEST = 100_000
 
 
 Query = LiteralString | sql.Composed
+_URL_FORM = "B3_QUESTDB_URL must look like http://user:password@host:9000?pg_port=8812."
 
 
 def named(query: LiteralString, **names: str | Sequence[str]) -> sql.Composed:
@@ -61,14 +62,17 @@ class Address:
     @classmethod
     def from_url(cls, url: str) -> Address:
         """From `http://user:password@host:9000?pg_port=8812`, a server of one's own; reads with the same user."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise B3Error("B3_QUESTDB_URL must look like http://user:password@host:9000?pg_port=8812.")
-        user, password = parts.username or "admin", parts.password or "quest"
-        port = f":{parts.port}" if parts.port else ""
-        pg_port = int(parse_qs(parts.query).get("pg_port", ["8812"])[0])
+        try:
+            parts = urlsplit(url)
+            port, pg_port = parts.port, int(parse_qs(parts.query).get("pg_port", ["8812"])[0])
+        except ValueError:
+            raise B3Error(_URL_FORM) from None
         host = parts.hostname
-        return cls(f"{parts.scheme}://{host}{port}", user, password, host, pg_port, user, password)
+        if parts.scheme not in ("http", "https") or not host:
+            raise B3Error(_URL_FORM)
+        user, password = unquote(parts.username or "admin"), unquote(parts.password or "quest")
+        http_url = f"{parts.scheme}://{host}{f':{port}' if port else ''}"
+        return cls(http_url, user, password, host, pg_port, user, password)
 
 
 class QuestDB:
@@ -115,8 +119,8 @@ class QuestDB:
             raise QuestDBError(f"QuestDB refused a statement: {body.get('error', answer.status_code)}")
         return body
 
-    def query(self, query: Query, *values: object) -> list[tuple[Any, ...]]:
-        """Rows of one SELECT with `%s` bound to the values; TIMESTAMPs are naive UTC. For table names see `named`."""
+    def table(self, query: Query, *values: object) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Column names and rows of one SELECT with `%s` bound to the values; TIMESTAMPs are naive UTC. For table names see `named`."""
         try:
             if self._pg is None or self._pg.closed:
                 self._pg = psycopg.connect(
@@ -130,10 +134,14 @@ class QuestDB:
                     connect_timeout=10,
                 )
             with self._pg.cursor(binary=True) as cursor:
-                cursor.execute(query, values)
-                return cursor.fetchall() if cursor.description else []
+                cursor.execute(query, values or None)
+                return [column.name for column in cursor.description or ()], cursor.fetchall()
         except psycopg.Error as error:
             raise QuestDBError(f"QuestDB refused a query or is away: {error}") from error
+
+    def query(self, query: Query, *values: object) -> list[tuple[Any, ...]]:
+        """The rows of `table`."""
+        return self.table(query, *values)[1]
 
     def scalar(self, query: Query, *values: object) -> Any:
         """The one value of a query that gives one row."""
@@ -160,7 +168,8 @@ class QuestDB:
                 self._sender.establish()
             for start in range(0, rows.num_rows, ROWS_PER_REQUEST):
                 frame = _frame(rows.slice(start, ROWS_PER_REQUEST))
-                self._sender.dataframe(frame, table_name=table, symbols=_symbols(rows), at=timestamp)
+                symbols = [c for c in frame.columns if pa.types.is_dictionary(rows.schema.field(c).type)]
+                self._sender.dataframe(frame, table_name=table, symbols=symbols, at=timestamp)
                 self._sender.flush()
         except questdb.QuestDBError as error:
             self._sender = None
@@ -191,15 +200,15 @@ class QuestDB:
             pause = min(pause * 1.5, 0.1)
 
 
-def _symbols(rows: pa.Table) -> list[str]:
-    return [f.name for f in rows.schema if pa.types.is_dictionary(f.type)]
-
-
 def _frame(rows: pa.Table) -> pd.DataFrame:
-    """Arrow to the pandas form that the sender takes: whole numbers stay whole when some are null."""
+    """Arrow to the pandas form that the sender takes: whole numbers stay whole when some are null.
+
+    A column without a value is left out: the server makes it null, and the sender cannot tell what an empty one is of.
+    """
     columns = {
         f.name: rows.column(f.name).cast(pa.timestamp("us")) if pa.types.is_date(f.type) else rows.column(f.name)
         for f in rows.schema
+        if rows.column(f.name).null_count < rows.num_rows
     }
     integers: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype()}
     return pa.table(columns).to_pandas(types_mapper=integers.get)

@@ -113,6 +113,8 @@ def apply(db: QuestDB, now: Callable[[], datetime], files: Iterable[Migration] |
         started = time.monotonic()
         for statement in migration.statements:
             db.execute(statement)
+            if altered := _ADD.fullmatch(statement):  # on a WAL table the server only notes it down at first
+                db.wait_applied(altered["name"])
         _remember(db, migration, now(), time.monotonic() - started)
     return pending
 

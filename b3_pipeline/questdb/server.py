@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx2
@@ -24,8 +25,9 @@ START_TIMEOUT_S = 60
 class QuestDBServer:
     """A QuestDB under `home/questdb`, on 127.0.0.1. `start` returns at once; `wait` when it takes requests."""
 
-    def __init__(self, home: Path, ports: Ports, memory: str) -> None:
+    def __init__(self, home: Path, ports: Ports, memory: str, options: Mapping[str, object] | None = None) -> None:
         self.home, self.ports, self.memory = home, ports, memory
+        self.options = options or {}
         self.folder = home / NAME
         self.child: Child | None = None
 
@@ -106,6 +108,7 @@ class QuestDBServer:
             "metrics.enabled": True,
             "cairo.sql.copy.root": self.import_folder,
             "cairo.sql.copy.export.root": self.export_folder,
+            **self.options,
         }
         return "".join(f"{key}={_java_property(value)}\n" for key, value in values.items())
 

@@ -1,0 +1,278 @@
+"""The commands on what runs: b3 up, down, status, doctor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from b3_pipeline.cli.output import Json, console, emit, guarded, say, table
+from b3_pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from b3_pipeline.home import Holder
+    from b3_pipeline.questdb.client import Address
+    from b3_pipeline.settings import Settings
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds these commands to `b3`."""
+    for command in (up, down, status, doctor):
+        app.command()(guarded(command))
+
+
+def up(
+    detach: Annotated[bool, typer.Option("--detach", help="Return when all is healthy; stop it with b3 down.")] = False,
+    legacy: Annotated[Path | None, typer.Option("--legacy", help="Load this legacy folder, too.", metavar="DIR")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Make and load a synthetic legacy folder, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start everything: QuestDB, PostgreSQL, Dagster's UI and daemon; print the addresses once all of it is healthy.
+
+    Stays in the foreground: Ctrl-C stops all of it cleanly.
+
+    Examples:
+
+      b3 up --sample
+
+      b3 up --legacy /srv/b3/data --detach
+    """
+    from b3_pipeline.home import Holder, State
+    from b3_pipeline.settings import Settings
+
+    if legacy and sample:
+        raise UsageError("Give --legacy DIR or --sample, not both.")
+    if legacy and not legacy.is_dir():
+        raise UsageError(f"{legacy} is no folder: give the legacy collectors' folder with --legacy DIR.")
+    settings = Settings(legacy_dir=legacy.absolute()) if legacy else Settings()
+    holder = Holder.of(settings.home)
+    if holder and holder.shared and holder.state == State.READY:
+        say(f"Already up (pid {holder.pid}).")
+        _show_addresses(settings, holder, as_json)
+    elif detach:
+        _detached(settings, as_json)
+    else:
+        _foreground(settings, legacy, sample, as_json)
+
+
+def _foreground(settings: Settings, legacy: Path | None, sample: bool, as_json: bool) -> None:
+    from b3_pipeline.home import State, hold
+    from b3_pipeline.progress import SILENT, ConsoleReport
+    from b3_pipeline.services import all_services
+
+    report = SILENT if as_json else ConsoleReport(console)
+    try:
+        with _ended_by_signals(), hold(settings, shared=True) as held, all_services(settings, report, held) as services:
+            _apply_schema(settings, services.engines.questdb)
+            report("Waiting for Dagster.")
+            services.wait_healthy()
+            _load(settings, legacy, sample, show=not as_json)
+            _show_addresses(settings, held.holder, as_json)
+            held.reached(State.READY)
+            if not as_json:
+                say("Ctrl-C stops all of it.")
+            services.watch()
+    except KeyboardInterrupt:
+        say("All stopped.")
+
+
+def _apply_schema(settings: Settings, address: Address) -> None:
+    from b3_pipeline.questdb import schema
+    from b3_pipeline.questdb.client import QuestDB
+
+    with QuestDB(address) as db:
+        schema.apply(db, settings.clock)
+
+
+def _load(settings: Settings, legacy: Path | None, sample: bool, *, show: bool) -> None:
+    """Loads the folder given, or a synthetic one under the home, which is made when it is not there."""
+    if not (legacy or sample):
+        return
+    from b3_pipeline.cli.data import migrate_folder
+    from b3_pipeline.sample import make_sample
+
+    folder = legacy or settings.home / "sample"
+    if sample and not folder.exists():
+        make_sample(folder, settings.clock(), sessions=60)
+    migrate_folder(folder, show=show)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and a closed terminal end the block as Ctrl-C does; while it is being left, a second one changes nothing."""
+
+    def end(_number: int, _frame: object) -> None:
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _detached(settings: Settings, as_json: bool) -> None:
+    """Runs the same command in the background and returns when it is ready; passes on what it says until then."""
+    log = settings.folder("logs") / "up.log"
+    arguments = [a for a in sys.argv[1:] if a != "--detach"]
+    with tempfile.TemporaryFile() as answer, log.open("ab") as sink, log.open("rb") as source:
+        source.seek(0, os.SEEK_END)
+        child = subprocess.Popen(
+            [sys.executable, "-m", "b3_pipeline", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=answer,
+            stderr=sink,
+            env={**os.environ, "COLUMNS": str(shutil.get_terminal_size().columns)},
+            start_new_session=True,
+        )
+        code = _follow(settings, child, source)
+        if as_json:
+            answer.seek(0)
+            sys.stdout.write(answer.read().decode())
+    if code:
+        raise typer.Exit(code)
+
+
+def _follow(settings: Settings, child: subprocess.Popen[bytes], source: IO[bytes]) -> int:
+    """Shows what the child writes until it is ready (0) or has ended (its code)."""
+    from b3_pipeline.home import Holder, State
+
+    try:
+        while True:
+            code, holder = child.poll(), Holder.of(settings.home)
+            sys.stderr.write(source.read().decode("utf-8", "replace"))
+            if code is not None:
+                return code
+            if holder and holder.pid == child.pid and holder.state == State.READY:
+                return 0
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait()
+        raise
+
+
+def _show_addresses(settings: Settings, holder: Holder, as_json: bool) -> None:
+    """Where everything is; the users' names, and the folder in which their passwords lie."""
+    from b3_pipeline.postgres.server import ROLE, socket_folder
+    from b3_pipeline.questdb.server import ADMIN, READER
+    from b3_pipeline.settings import Ports
+
+    ports, secrets = Ports(holder.port_base), settings.home / "secrets"
+    rows = [("Dagster", f"http://127.0.0.1:{ports.dagster}", "", "")]
+    if not settings.questdb_url:
+        rows += [
+            ("QuestDB console", f"http://127.0.0.1:{ports.questdb_http}", ADMIN, "questdb_admin"),
+            ("QuestDB PG wire", f"127.0.0.1:{ports.questdb_pg}", f"{ADMIN}, {READER}", "questdb_admin, questdb_reader"),
+            ("QuestDB metrics", f"http://127.0.0.1:{ports.questdb_health}/metrics", "", ""),
+        ]
+    if not settings.postgres_dsn:
+        rows.append(("PostgreSQL", f"{socket_folder(settings.home)} (socket)", ROLE, "postgres"))
+    if as_json:
+        addresses = {name: {"address": address, "users": users} for name, address, users, _ in rows}
+        emit({"ok": True, "home": settings.home, "pid": holder.pid, "addresses": addresses, "secrets": secrets})
+    else:
+        table("All healthy", ["what", "where", "user", "password in"], rows)
+        say(f"Passwords lie in {secrets}.")
+
+
+def down(as_json: Json = False) -> None:
+    """Stop what b3 up runs in this home.
+
+    Example:
+
+      b3 down
+    """
+    from b3_pipeline.services import stop_holder
+    from b3_pipeline.settings import Settings
+
+    stopped = stop_holder(Settings())
+    if as_json:
+        emit({"ok": True, "stopped": stopped})
+    else:
+        say(f"Stopped: {', '.join(stopped)}." if stopped else "Nothing was running.")
+
+
+def status(as_json: Json = False) -> None:
+    """Show what runs, and how many rows each table has and how old they are. Exits with 1 unless all services are up.
+
+    Examples:
+
+      b3 status
+
+      b3 status --json | jq '.services'
+    """
+    from b3_pipeline.services import running, states
+    from b3_pipeline.settings import Settings
+
+    settings = Settings()
+    services = {name: "up" if is_up else "down" for name, is_up in states(settings).items()}
+    engines = running(settings)
+    tables = _tables(settings, engines.questdb) if engines else {}
+    if as_json:
+        emit({"phase": "legacy", "services": services, "tables": tables, "archive": {}})
+    else:
+        table("Services", ["service", "state"], services.items())
+        if tables:
+            columns = ["rows", "newest", "age_s"]
+            table("Tables", ["table", *columns], ([name, *(t[c] for c in columns)] for name, t in tables.items()), columns)
+    if "down" in services.values():
+        raise typer.Exit(1)
+
+
+def _tables(settings: Settings, address: Address) -> dict[str, dict[str, Any]]:
+    """Rows and newest moment (UTC) of each table that is there; when a feed is due, nobody knows yet."""
+    from datetime import UTC
+
+    from b3_pipeline.questdb.client import QuestDB, named
+    from b3_pipeline.tables import DATA_TABLES
+
+    found = {}
+    with QuestDB(address) as db:
+        there = {name for (name,) in db.query("select table_name from tables()")}
+        for t in DATA_TABLES:
+            if t.name in there:
+                [(rows, newest)] = db.query(named("select count(), max({ts}) from {t}", ts=t.timestamp, t=t.name))
+                age = (settings.clock() - newest.replace(tzinfo=UTC)).total_seconds() if newest else None
+                found[t.name] = {"rows": rows, "newest": newest, "age_s": age, "due": None, "fresh": None}
+    return found
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check this machine and this home: what is wrong, and what to do about it. Exits with 1 when a check fails.
+
+    Examples:
+
+      b3 doctor
+
+      b3 doctor --json | jq '.checks[] | select(.state != "ok")'
+    """
+    from b3_pipeline.doctor import examine
+    from b3_pipeline.settings import Settings
+
+    checks = examine(Settings())
+    ok = all(check.state != "fail" for check in checks)
+    if as_json:
+        emit({"ok": ok, "checks": [asdict(check) for check in checks]})
+    else:
+        marks = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
+        rows = ([check.name, marks[check.state], check.found, check.advice] for check in checks)
+        table("Doctor", ["check", "state", "found", "what to do"], rows)
+    if not ok:
+        raise typer.Exit(1)

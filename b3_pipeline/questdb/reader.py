@@ -1,0 +1,32 @@
+"""Asking QuestDB as the user who may only read: one SELECT a call."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, LiteralString, cast
+
+from b3_pipeline.errors import UsageError
+from b3_pipeline.questdb.client import Address, QuestDB
+
+# The read-only user may still COPY a table to disk, so only what reads is let through.
+_READS = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(select|with|declare|show|explain)\b", re.IGNORECASE | re.DOTALL)
+
+
+def read(address: Address, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of one SELECT; TIMESTAMPs are naive UTC.
+
+    Raises UsageError for anything else, and for several statements at once; QuestDBError when the server refuses it.
+    """
+    query = query.strip().removesuffix(";")
+    if not _READS.match(query):
+        raise UsageError("Only SELECT (or SHOW, EXPLAIN) may be asked here.")
+    if _has_second_statement(query):
+        raise UsageError("One statement at a time, please.")
+    as_reader = replace(address, user=address.reader, password=address.reader_password)
+    with QuestDB(as_reader) as db:
+        return db.table(cast(LiteralString, query))
+
+
+def _has_second_statement(query: str) -> bool:
+    return ";" in re.sub(r"'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/", "", query, flags=re.DOTALL)

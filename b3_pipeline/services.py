@@ -1,0 +1,224 @@
+"""What runs in a home: the two databases for as long as somebody needs them, and all services for `b3 up`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Never
+
+import httpx2
+import psutil
+import psycopg
+
+from b3_pipeline import dagster_server, processes
+from b3_pipeline.errors import B3Error
+from b3_pipeline.home import Hold, Holder, HomeBusy, State, hold, require_disk
+from b3_pipeline.ports import require_free
+from b3_pipeline.postgres import server as postgres
+from b3_pipeline.postgres.server import PostgresServer
+from b3_pipeline.processes import Child, Record, find_process
+from b3_pipeline.progress import SILENT, Report
+from b3_pipeline.questdb import server as questdb
+from b3_pipeline.questdb.client import Address, QuestDB
+from b3_pipeline.questdb.jar import questdb_jar
+from b3_pipeline.questdb.server import QuestDBServer
+from b3_pipeline.settings import PROJECT, Ports, Settings
+
+NAMES = (questdb.NAME, postgres.NAME, dagster_server.WEBSERVER, dagster_server.DAEMON)
+DAGSTER_START_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Engines:
+    """The two databases, healthy: where QuestDB is, and PostgreSQL's DSN (`postgresql://…`, with its password)."""
+
+    questdb: Address
+    postgres_dsn: str = field(repr=False)
+
+
+@contextmanager
+def engines(settings: Settings, report: Report = SILENT) -> Iterator[Engines]:
+    """The home's databases for the length of the block: those that are up, one's own by URL, or embedded ones.
+
+    Embedded ones that nobody has started are started here and stopped again at the end. Raises HomeBusy when another
+    process has them for itself, and B3Error for all that can go wrong with a start.
+    """
+    if settings.questdb_url and settings.postgres_dsn:
+        yield _known(settings)
+        return
+    with ExitStack() as stack:
+        held, holder = None, None
+        try:
+            held = stack.enter_context(hold(settings, shared=False))
+        except HomeBusy:
+            holder = Holder.of(settings.home)
+            if holder is None or not holder.open_to_us:
+                raise
+        if held:
+            yield stack.enter_context(_embedded(settings, report, held))[0]
+        else:
+            yield _known(settings, holder)
+
+
+def _known(settings: Settings, holder: Holder | None = None) -> Engines:
+    """Where the databases are: by URL, or embedded in this home (by its holder, whose ports may be others than ours)."""
+    url, dsn = settings.questdb_url, settings.postgres_dsn
+    ports = Ports(holder.port_base if holder else settings.port_base)
+    return Engines(
+        Address.from_url(url.get_secret_value())
+        if url
+        else QuestDBServer(settings.home, ports, settings.questdb_memory).address,
+        dsn.get_secret_value() if dsn else PostgresServer(settings.home).dsn,
+    )
+
+
+@contextmanager
+def _embedded(settings: Settings, report: Report, held: Hold) -> Iterator[tuple[Engines, list[Child]]]:
+    """Starts what is not given by URL, both together, and stops it at the end of the block."""
+    require_disk(settings)
+    if left := processes.end_leftovers(settings.home):
+        report(f"Ended what an interrupted run had left behind: {', '.join(left)}.")
+    children: list[Child] = []
+    try:
+        waiting = []
+        if not settings.questdb_url:
+            quest = QuestDBServer(settings.home, settings.ports, settings.questdb_memory)
+            children.append(quest.start(questdb_jar(report)))
+            waiting.append(quest.wait)
+        if not settings.postgres_dsn:
+            relational = PostgresServer(settings.home)
+            if not relational.data.exists():
+                report("First start in this home: making the PostgreSQL cluster.")
+            children.append(relational.start())
+            waiting.append(relational.wait)
+        for wait in waiting:
+            wait()
+        held.reached(State.ENGINES)
+        yield _known(settings), children
+    finally:
+        held.reached(State.STOPPING)
+        processes.stop(children)
+
+
+class Services:
+    """The databases, healthy, and Dagster's processes, started."""
+
+    def __init__(self, settings: Settings, engines: Engines, children: list[Child]) -> None:
+        self.engines = engines
+        self._port = settings.ports.dagster
+        self._children = {child.name: child for child in children}
+
+    def wait_healthy(self) -> None:
+        """Returns when Dagster has loaded the definitions and its daemons give heartbeats.
+
+        Raises ServerDied when a process ends or takes too long, DefinitionsBroken when the definitions do not load.
+        """
+        web, daemon = self._children[dagster_server.WEBSERVER], self._children[dagster_server.DAEMON]
+        with httpx2.Client(trust_env=False, timeout=30) as client:
+            web.wait_until(lambda: dagster_server.webserver_healthy(client, self._port), DAGSTER_START_TIMEOUT_S, 0.2)
+            daemon.wait_until(lambda: dagster_server.daemon_healthy(client, self._port), DAGSTER_START_TIMEOUT_S, 0.5)
+
+    def watch(self) -> Never:
+        """Returns never. Raises ServerDied when one of the processes ends."""
+        while True:
+            for child in self._children.values():
+                if not child.alive:
+                    raise child.died()
+            time.sleep(0.5)
+
+
+@contextmanager
+def all_services(settings: Settings, report: Report, held: Hold, workspace: Path | None = None) -> Iterator[Services]:
+    """Databases, Dagster's web server and daemon for the length of the block; then all are stopped.
+
+    The databases are healthy at once; Dagster is after `wait_healthy`. `workspace` is a workspace.yaml of one's own.
+    """
+    require_free({"Dagster": settings.ports.dagster})
+    with _embedded(settings, report, held) as (databases, children):
+        report("QuestDB and PostgreSQL are up.")
+        env = dagster_server.environment(settings, databases.postgres_dsn)
+        dagster: list[Child] = []
+        try:
+            for program in dagster_server.programs(settings, env, workspace or PROJECT / "workspace.yaml"):
+                dagster.append(Child(program, settings.home))
+            yield Services(settings, databases, [*children, *dagster])
+        finally:
+            held.reached(State.STOPPING)
+            processes.stop(dagster)
+
+
+def states(settings: Settings) -> dict[str, bool]:
+    """Which services are up: their process lives and answers, or one's own server does."""
+    holder = Holder.of(settings.home)
+    ports = Ports(holder.port_base if holder else settings.port_base)
+    with httpx2.Client(trust_env=False, timeout=10) as client:
+        return {
+            questdb.NAME: _own_questdb(settings)
+            if settings.questdb_url
+            else _runs(settings, questdb.NAME) and questdb.healthy(client, ports),
+            postgres.NAME: (bool(settings.postgres_dsn) or _runs(settings, postgres.NAME)) and _connects(settings),
+            dagster_server.WEBSERVER: _runs(settings, dagster_server.WEBSERVER)
+            and dagster_server.webserver_healthy(client, ports.dagster),
+            dagster_server.DAEMON: _runs(settings, dagster_server.DAEMON) and _heartbeats(client, ports),
+        }
+
+
+def running(settings: Settings) -> Engines | None:
+    """The databases that this process may use without starting any; None when there are none."""
+    holder = Holder.of(settings.home)
+    if settings.questdb_url and settings.postgres_dsn:
+        return _known(settings)
+    return _known(settings, holder) if holder and holder.open_to_us else None
+
+
+def stop_holder(settings: Settings) -> list[str]:
+    """Stops what `b3 up` runs in this home, and what a crashed one left; returns the names of what was stopped.
+
+    Raises HomeBusy when another command has servers for itself: it stops them at its end.
+    """
+    stopped: list[str] = []
+    holder = Holder.of(settings.home)
+    if holder and not holder.shared:
+        raise holder.busy()
+    if holder and (process := find_process(holder.pid, holder.create_time)):
+        stopped = [name for name in NAMES if _runs(settings, name)]
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+    with hold(settings, shared=False):
+        return stopped + [name for name in processes.end_leftovers(settings.home) if name not in stopped]
+
+
+def _runs(settings: Settings, name: str) -> bool:
+    record = Record.of(settings.home, name)
+    return record is not None and record.process() is not None
+
+
+def _own_questdb(settings: Settings) -> bool:
+    try:
+        with QuestDB(_known(settings).questdb) as db:
+            return bool(db.query("select 1"))
+    except B3Error:
+        return False
+
+
+def _connects(settings: Settings) -> bool:
+    try:
+        with psycopg.connect(_known(settings).postgres_dsn, connect_timeout=3):
+            return True
+    except psycopg.Error:
+        return False
+
+
+def _heartbeats(client: httpx2.Client, ports: Ports) -> bool:
+    try:
+        return dagster_server.daemon_healthy(client, ports.dagster)
+    except dagster_server.DefinitionsBroken:
+        return False

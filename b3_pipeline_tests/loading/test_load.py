@@ -1,0 +1,289 @@
+"""A load, against a real QuestDB: every candidate is accounted for, and doing it again changes nothing."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from b3_pipeline.loading import load as load_module
+from b3_pipeline.loading.folder import load_all, totals
+from b3_pipeline.loading.load import Loader, Report
+from b3_pipeline.loading.payloads import Payload, PayloadChanged
+from b3_pipeline.questdb.client import QuestDB, QuestDBError
+from b3_pipeline.questdb.schema import SchemaError
+from b3_pipeline_tests.loading.ticks import NOW, TICKS, Tick, payload
+
+A, B = Tick(0, "dxy_08h50", 0.1), Tick(5, "dxy_08h55", 0.2)
+
+
+@pytest.fixture
+def loader(db: QuestDB, tmp_path: Path) -> Loader:
+    return Loader(db, tmp_path / "home", lambda: NOW, "run-1")
+
+
+def counts(report: Report) -> dict[str, int]:
+    return {name: n for name, n in totals([report]).items() if n}
+
+
+def rows(db: QuestDB) -> list[tuple]:
+    return db.query("select ts, bucket, value, feed, load_id from b3_dxy_ticks order by ts, bucket, feed")
+
+
+def test_a_new_key_is_loaded_and_its_row_names_feed_and_load(loader: Loader, tmp_path: Path) -> None:
+    report = loader.load(payload(tmp_path, A, B), TICKS)
+    assert counts(report) == {"candidates": 2, "loaded": 2}
+    assert rows(loader.db) == [
+        (A.ts, A.bucket, 0.1, "legacy_csv", report.load.load_id),
+        (B.ts, B.bucket, 0.2, "legacy_csv", report.load.load_id),
+    ]
+
+
+def test_the_ledger_has_a_row_for_the_load(loader: Loader, tmp_path: Path) -> None:
+    given_payload = payload(tmp_path, A, A, rejects=2, absent=1)
+    report = loader.load(given_payload, TICKS)
+    [kept] = loader.ledger.known(given_payload.sha256, TICKS.name, "legacy_csv")
+    assert kept == report.load
+    assert kept.counts == {"candidates": 5, "loaded": 1, "rejected": 2, "duplicate": 1, "absent": 1}
+    assert (kept.run_id, kept.ts, kept.outcome) == ("run-1", datetime(2025, 10, 14, 15), "loaded")
+
+
+def test_loading_a_payload_again_changes_nothing_and_says_so_with_the_counts_of_then(
+    loader: Loader, tmp_path: Path
+) -> None:
+    first = loader.load(payload(tmp_path, A, B, B, absent=1), TICKS)
+    before = rows(loader.db)
+    again = loader.load(payload(tmp_path, A, B, B, absent=1), TICKS)
+    assert again.outcome == "unchanged"
+    assert again.load == first.load
+    assert rows(loader.db) == before
+
+
+def test_a_key_repeated_in_a_load_is_a_duplicate_if_equal_and_else_rejected(loader: Loader, tmp_path: Path) -> None:
+    report = loader.load(payload(tmp_path, A, A, replace(A, value=0.9), A), TICKS)
+    assert counts(report) == {"candidates": 4, "loaded": 1, "duplicate": 2, "rejected": 1}
+    assert [row[2] for row in rows(loader.db)] == [0.1]
+    [entry] = loader.quarantine.entries()
+    assert (entry.reason, entry.column, entry.text) == ("conflicting_duplicate", "dxy_08h50", "line 4")
+
+
+def test_a_key_that_another_load_stored_is_a_duplicate_if_equal(loader: Loader, tmp_path: Path) -> None:
+    loader.load(payload(tmp_path, A), TICKS)
+    before = rows(loader.db)
+    report = loader.load(payload(tmp_path, A, B, name="more.json"), TICKS)
+    assert counts(report) == {"candidates": 2, "loaded": 1, "duplicate": 1}
+    assert rows(loader.db)[0] == before[0]
+
+
+def test_another_value_than_stored_is_a_revision_and_both_values_are_kept(loader: Loader, tmp_path: Path) -> None:
+    loader.load(payload(tmp_path, A, B), TICKS)
+    report = loader.load(payload(tmp_path, replace(A, value=0.9), B, name="newer.json"), TICKS)
+    assert counts(report) == {"candidates": 2, "loaded": 1, "duplicate": 1, "revised": 1}
+    assert [row[2] for row in rows(loader.db)] == [0.9, 0.2]
+    assert loader.db.query("select table_name, row_key, column_name, old_value, new_value from b3_revisions") == [
+        ("b3_dxy_ticks", "2025-10-13T11:50:00|dxy_08h50|legacy_csv", "value", "0.1", "0.9")
+    ]
+
+
+def test_the_revised_load_is_still_unchanged_and_does_not_bring_the_old_value_back(
+    loader: Loader, tmp_path: Path
+) -> None:
+    old = payload(tmp_path, A, B)
+    loader.load(old, TICKS)
+    loader.load(payload(tmp_path, replace(A, value=0.9), name="newer.json"), TICKS)
+    assert loader.load(old, TICKS).outcome == "unchanged"
+    assert [row[2] for row in rows(loader.db)] == [0.9, 0.2]
+
+
+def test_feeds_never_overwrite_each_other(loader: Loader, tmp_path: Path) -> None:
+    loader.load(payload(tmp_path, A), TICKS)
+    report = loader.load(payload(tmp_path, replace(A, value=0.9), name="live.json", feed="yahoo_dxy"), TICKS)
+    assert counts(report) == {"candidates": 1, "loaded": 1}
+    assert [(row[2], row[3]) for row in rows(loader.db)] == [(0.1, "legacy_csv"), (0.9, "yahoo_dxy")]
+
+
+def test_rows_that_are_gone_are_loaded_again_under_the_loads_own_id(loader: Loader, tmp_path: Path) -> None:
+    content = payload(tmp_path, A, B)
+    first = loader.load(content, TICKS)
+    loader.db.execute("TRUNCATE TABLE b3_dxy_ticks")
+    loader.db.wait_applied(TICKS.name)
+    again = loader.load(content, TICKS)
+    assert (again.outcome, again.load.load_id) == ("loaded", first.load.load_id)
+    assert counts(again) == {"candidates": 2, "loaded": 2}
+    assert len(rows(loader.db)) == 2
+
+
+def test_rows_gone_that_were_another_loads_are_noticed_too(loader: Loader, tmp_path: Path) -> None:
+    content = payload(tmp_path, A, name="one.json")
+    twin = payload(tmp_path, A, absent=1, name="two.json")
+    loader.load(content, TICKS)
+    assert counts(loader.load(twin, TICKS)) == {"candidates": 2, "duplicate": 1, "absent": 1}
+    loader.db.execute("TRUNCATE TABLE b3_dxy_ticks")
+    loader.db.wait_applied(TICKS.name)
+    assert counts(loader.load(twin, TICKS)) == {"candidates": 2, "loaded": 1, "absent": 1}
+
+
+class Crash(BaseException):
+    """What a kill looks like from inside."""
+
+
+@pytest.mark.parametrize("sent", [1, 2, 3, 4])
+def test_a_load_that_was_interrupted_goes_on_under_its_own_id(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: int
+) -> None:
+    loader.load(payload(tmp_path, replace(A, value=0.9), name="older.json"), TICKS)
+    many = [A, A, *(Tick(m, "dxy_08h50", 0.3) for m in range(60_000, 60_006)), B]
+    content = payload(tmp_path, *many, chunk=2)
+    send, calls = QuestDB.send, 0
+
+    def crash_at_the_nth(db: QuestDB, table: str, *args: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > sent:
+            raise Crash
+        send(db, table, *args)  # pyright: ignore[reportArgumentType]
+
+    small = replace(loader, limit=3)
+    with monkeypatch.context() as patched:
+        patched.setattr(QuestDB, "send", crash_at_the_nth)
+        with pytest.raises(Crash):
+            small.load(content, TICKS)
+    [interrupted] = loader.ledger.known(content.sha256, TICKS.name, "legacy_csv")
+    assert interrupted.outcome == "started"
+
+    report = small.load(content, TICKS)
+    assert report.load.load_id == interrupted.load_id
+    assert counts(report) == {"candidates": 9, "loaded": 8, "duplicate": 1, "revised": 1}
+    assert len(rows(loader.db)) == 8
+    assert loader.db.scalar("select count() from b3_revisions") == 1
+
+
+def test_one_payload_under_two_names_is_two_loads_and_a_renamed_one_is_the_same(loader: Loader, tmp_path: Path) -> None:
+    one, two = payload(tmp_path, A, name="one.json"), payload(tmp_path, A, name="two.json")
+    assert [counts(r) for r in load_all(loader, [one, two], TICKS)] == [
+        {"candidates": 1, "loaded": 1},
+        {"candidates": 1, "duplicate": 1},
+    ]
+    assert [r.outcome for r in load_all(loader, [one, two], TICKS)] == ["unchanged", "unchanged"]
+    [renamed] = load_all(loader, [payload(tmp_path, A, name="three.json")], TICKS)
+    assert (renamed.outcome, renamed.load.file) == ("unchanged", "one.json")
+
+
+def test_a_payload_that_is_no_such_thing_is_rejected_whole_and_kept(loader: Loader, tmp_path: Path) -> None:
+    bad = payload(tmp_path, A, broken=True)
+    for _ in range(2):
+        report = loader.load(bad, TICKS)
+        assert report.outcome == "rejected"
+        assert report.reason is not None
+        assert "not what its name says" in report.reason
+    assert rows(loader.db) == []
+    [kept] = (loader.home / "quarantine" / "files").iterdir()
+    assert kept.read_bytes() == bad.path.read_bytes()
+    assert len(loader.ledger.known(bad.sha256, TICKS.name, "legacy_csv")) == 1
+
+
+def test_a_table_of_another_shape_stops_the_load_before_its_first_row(loader: Loader, tmp_path: Path) -> None:
+    loader.db.execute("ALTER TABLE b3_dxy_ticks DROP COLUMN provider")
+    loader.db.wait_applied(TICKS.name)
+    try:
+        with pytest.raises(SchemaError, match="column provider SYMBOL is missing"):
+            loader.load(payload(tmp_path, A), TICKS)
+        assert loader.db.scalar("select count() from b3_dxy_ticks") == 0
+        assert loader.db.scalar("select count() from b3_loads") == 0
+    finally:
+        loader.db.execute("DROP TABLE b3_dxy_ticks")
+        ddl = next(s for m in load_module.schema.migrations() for s in m.statements if "b3_dxy_ticks (" in s)
+        loader.db.execute(ddl)
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_taken_for_what_it_was(loader: Loader, tmp_path: Path) -> None:
+    content = payload(tmp_path, A)
+    content.path.write_bytes(content.path.read_bytes().replace(b"0.1", b"0.2"))
+    with pytest.raises(PayloadChanged, match="run the command again"):
+        loader.load(content, TICKS)
+    assert loader.ledger.known(content.sha256, TICKS.name, "legacy_csv") == []
+
+
+def test_what_is_appended_to_a_file_after_it_was_found_is_no_part_of_it(loader: Loader, tmp_path: Path) -> None:
+    content = payload(tmp_path, A)
+    with content.path.open("ab") as file:
+        file.write(b"more")
+    assert counts(loader.load(content, TICKS)) == {"candidates": 1, "loaded": 1}
+
+
+def test_a_server_that_is_away_is_an_error_that_says_so(tmp_path: Path, loader: Loader) -> None:
+    nobody = replace(loader.db.address, pg_port=1, http_url="http://127.0.0.1:1")
+    with QuestDB(nobody) as away, pytest.raises(QuestDBError, match="is away"):
+        replace(loader, db=away).load(payload(tmp_path, A), TICKS)
+
+
+def test_the_same_records_shuffled_and_spilled_give_the_same_rows_and_counts(loader: Loader, tmp_path: Path) -> None:
+    ticks = [Tick(m * 700, f"dxy_{m % 3}", m / 100) for m in range(400)]
+    shuffled = random.Random(7).sample(ticks, len(ticks))
+    first = loader.load(payload(tmp_path, *ticks), TICKS)
+    wanted = [row[:4] for row in rows(loader.db)]
+    loader.db.execute("TRUNCATE TABLE b3_dxy_ticks")
+    loader.db.wait_applied(TICKS.name)
+    spilling = replace(loader, limit=50)
+    second = spilling.load(payload(tmp_path, *shuffled, name="shuffled.json", chunk=33), TICKS)
+    assert counts(second) == counts(first) == {"candidates": 400, "loaded": 400}
+    assert [row[:4] for row in rows(loader.db)] == wanted
+
+
+ticks = st.builds(Tick, st.integers(0, 3), st.sampled_from(["a", "b"]), st.sampled_from([0.1, 0.2, 0.3]))
+
+
+def expected(store: dict, tick_lists: tuple[Tick, ...]) -> dict[str, int]:
+    """The table of FORMATS §3, row by row."""
+    found = dict.fromkeys(("loaded", "rejected", "duplicate", "revised"), 0)
+    here: dict[object, Tick] = {}
+    for tick in tick_lists:
+        if tick.key in here:
+            found["duplicate" if here[tick.key].value == tick.value else "rejected"] += 1
+            continue
+        here[tick.key] = tick
+        if tick.key not in store:
+            found["loaded"] += 1
+        elif store[tick.key] == tick.value:
+            found["duplicate"] += 1
+        else:
+            found["loaded"] += 1
+            found["revised"] += 1
+        store[tick.key] = tick.value
+    return found
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.lists(ticks, min_size=1, max_size=8), st.integers(0, 2), st.integers(0, 2)), max_size=4))
+def test_any_sequence_of_loads_closes_its_accounts_and_leaves_what_the_rules_say(
+    loader: Loader, tmp_path: Path, given_loads: list[tuple[list[Tick], int, int]]
+) -> None:
+    if loader.db.scalar("select count() from b3_dxy_ticks"):
+        loader.db.execute("TRUNCATE TABLE b3_dxy_ticks")
+    loader.db.execute("TRUNCATE TABLE b3_loads")
+    for table in (TICKS.name, "b3_loads"):
+        loader.db.wait_applied(table)
+    store: dict = {}
+    seen: set[str] = set()
+    for number, (rows_given, rejects, absent) in enumerate(given_loads):
+        content = payload(tmp_path, *rows_given, name=f"{number}.json", rejects=rejects, absent=absent)
+        if content.sha256 in seen:
+            continue
+        seen.add(content.sha256)
+        report = loader.load(content, TICKS)
+        wanted = expected(store, tuple(rows_given))
+        wanted["rejected"] += rejects
+        assert totals([report]) == {**wanted, "candidates": len(rows_given) + rejects + absent, "absent": absent}
+    assert {(ts, bucket): value for ts, bucket, value, *_ in rows(loader.db)} == store
+
+
+def test_progress_is_told_every_byte_once(loader: Loader, tmp_path: Path) -> None:
+    read: list[int] = []
+    content: Payload = payload(tmp_path, A, A, replace(A, value=0.4))
+    replace(loader, progress=read.append).load(content, TICKS)
+    assert sum(read) == content.size

@@ -1,0 +1,106 @@
+"""The survey of a legacy folder: what is there, in which order it loads, and what is left alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from b3_pipeline.errors import UsageError
+from b3_pipeline.loading import payloads
+from b3_pipeline.loading.payloads import Found, PayloadChanged, payload, survey
+from b3_pipeline.parsing.kinds import CAPTURE, GAMMA, LEGACY_KINDS
+from b3_pipeline.parsing.records import FileRejected
+
+
+@pytest.fixture
+def folder(shared: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "legacy"
+    shutil.copytree(shared / "data" / "legacy" / "dirty", copy)
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(0o755)
+    return copy
+
+
+def by_name(found: list[Found]) -> dict[str, Found]:
+    return {f.name: f for f in found}
+
+
+def test_files_come_in_the_order_of_the_contract_and_captures_by_their_own_time(folder: Path) -> None:
+    assert [f.name for f in survey(folder) if f.payload] == [
+        "ajustes_b3.csv",
+        "indicadores_b3.csv",
+        "superficie_volatilidade_b3.csv",
+        "dxy_coleta.csv",
+        "historico/ultimo_dado_20251009_090000.json",  # unreadable: it has no time
+        "historico/ultimo_dado_20251010_093430.json",
+        "ultimo_dado.json",
+        "historico/ultimo_dado_20251013_090032.json",
+        "gamma.json",
+    ]
+
+
+def test_other_files_are_named_and_ignored(folder: Path) -> None:
+    (folder / "notes.txt").write_text("x")
+    (folder / "historico" / "other.json").write_text("{}")
+    (folder / "old").mkdir()
+    ignored = [f.name for f in survey(folder) if f.outcome == "ignored"]
+    assert ignored == ["EXPECTED.json", "historico/other.json", "notes.txt", "old/"]
+
+
+def test_a_missing_file_is_reported(folder: Path) -> None:
+    (folder / "gamma.json").unlink()
+    found = by_name(survey(folder))["gamma.json"]
+    assert (found.outcome, found.loadable) == ("missing", None)
+
+
+@pytest.mark.parametrize("content", [b"", b" \r\n\n", b"\xef\xbb\xbf"])
+def test_an_empty_file_is_reported(folder: Path, content: bytes) -> None:
+    (folder / "dxy_coleta.csv").write_bytes(content)
+    found = by_name(survey(folder))["dxy_coleta.csv"]
+    assert (found.outcome, found.loadable) == ("empty", None)
+
+
+def test_something_that_is_no_file_is_rejected_and_the_others_are_found(folder: Path) -> None:
+    (folder / "gamma.json").unlink()
+    (folder / "gamma.json").mkdir()
+    found = by_name(survey(folder))
+    assert found["gamma.json"].outcome == "rejected"
+    assert found["ajustes_b3.csv"].loadable
+
+
+def test_a_path_that_is_no_folder_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no folder"):
+        survey(tmp_path / "nowhere")
+
+
+def test_a_survey_for_one_kind_looks_at_no_other(folder: Path) -> None:
+    assert [f.name for f in survey(folder, [GAMMA])] == ["gamma.json"]
+
+
+def test_the_payload_of_the_bytes_that_were_hashed_is_what_is_read(folder: Path) -> None:
+    content = payload(folder / "gamma.json", GAMMA)
+    assert content.open().read() == (folder / "gamma.json").read_bytes()
+    (folder / "gamma.json").write_bytes((folder / "gamma.json").read_bytes()[:-1])
+    with pytest.raises(PayloadChanged):
+        content.open()
+
+
+def test_a_capture_that_no_capture_can_be_is_rejected_for_its_size(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payloads, "WHOLE_LIMIT", 10)
+    with pytest.raises(FileRejected, match="too large"):
+        payload(folder / "ultimo_dado.json", CAPTURE).open()
+
+
+def test_every_kind_of_the_folder_is_one_of_the_six_files() -> None:
+    assert [kind.file for kind in LEGACY_KINDS] == [
+        "ajustes_b3.csv",
+        "indicadores_b3.csv",
+        "superficie_volatilidade_b3.csv",
+        "dxy_coleta.csv",
+        "ultimo_dado.json",
+        "gamma.json",
+    ]

@@ -1,0 +1,57 @@
+"""Only what reads is let through, as the user who may only read."""
+
+from __future__ import annotations
+
+import pytest
+
+from b3_pipeline.errors import UsageError
+from b3_pipeline.questdb.client import Address, QuestDB, QuestDBError
+from b3_pipeline.questdb.reader import read
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select 1 x",
+        "SELECT 1 x;",
+        "-- why\nselect 1 x",
+        "with t as (select 1 x) select * from t",
+        "/* a; */ select 1 x",
+    ],
+)
+def test_one_select_gives_its_columns_and_rows(questdb: Address, query: str) -> None:
+    assert read(questdb, query) == (["x"], [(1,)])
+
+
+def test_a_semicolon_in_a_text_is_no_second_statement(questdb: Address) -> None:
+    assert read(questdb, "select 'a;b''c' x") == (["x"], [("a;b'c",)])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "drop table b3_loads",
+        "copy b3_loads to 'x'",
+        "insert into b3_loads(ts) values (0)",
+        "select 1; drop table b3_loads",
+        "",
+        "-- select\ntruncate table b3_loads",
+    ],
+)
+def test_anything_else_is_refused(questdb: Address, query: str) -> None:
+    with pytest.raises(UsageError):
+        read(questdb, query)
+
+
+def test_the_reader_itself_may_not_write(db: QuestDB) -> None:
+    address = db.address
+    as_reader = Address(
+        address.http_url, address.reader, address.reader_password, address.pg_host, address.pg_port, "", ""
+    )
+    with QuestDB(as_reader) as reader, pytest.raises(QuestDBError):
+        reader.query("truncate table b3_loads")
+
+
+def test_a_wrong_query_is_an_error_with_the_servers_words(questdb: Address) -> None:
+    with pytest.raises(QuestDBError, match="nowhere"):
+        read(questdb, "select * from nowhere")
