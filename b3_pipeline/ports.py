@@ -30,7 +30,8 @@ def is_free(port: int) -> bool:
 def owner(port: int) -> str | None:
     """The program and id of the process that listens on a port, where the system lets us know."""
     try:
-        pids = [c.pid for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port]
+        listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        pids = [c.pid for c in listening if c.laddr and c.laddr.port == port]
         return f"{psutil.Process(pids[0]).name()}, pid {pids[0]}" if pids and pids[0] else None
     except psutil.Error:
         return None
@@ -39,12 +40,12 @@ def owner(port: int) -> str | None:
 def require_free(wanted: Mapping[str, int]) -> None:
     """Raises PortBusy, naming the process where it is known, unless all ports (by what they are for) are free."""
     busy = [
-        f"port {port} ({what}) is used by {owner(port) or 'another process'}"
+        f"Port {port} ({what}) is used by {owner(port) or 'another process'}"
         for what, port in wanted.items()
         if not is_free(port)
     ]
     if busy:
         raise PortBusy(
-            f"{'; '.join(busy).capitalize()}. Stop it, or set B3_PORT_BASE to the first of six other ports that are free "
+            f"{'. '.join(busy)}. Stop it, or set B3_PORT_BASE to the first of six other ports that are free "
             "(for example B3_PORT_BASE=9800)."
         )

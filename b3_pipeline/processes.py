@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -203,10 +204,8 @@ def _family(record: Record) -> set[psutil.Process]:
     """A recorded process with its descendants, and the orphans of its session when it is gone."""
     leader = record.process()
     found = {leader} if leader else set()
-    try:
+    with suppress(psutil.NoSuchProcess):
         found |= set(leader.children(recursive=True)) if leader else set()
-    except psutil.NoSuchProcess:
-        pass
     for pid in psutil.pids():
         try:
             if os.getsid(pid) == record.pid and psutil.Process(pid).environ().get(TOKEN) == record.token:
@@ -217,10 +216,8 @@ def _family(record: Record) -> set[psutil.Process]:
 
 
 def _signal(process: psutil.Process, number: int) -> None:
-    try:
+    with suppress(psutil.NoSuchProcess):
         process.send_signal(number)
-    except psutil.NoSuchProcess:
-        pass
 
 
 def _wait(processes: Iterable[psutil.Process], timeout_s: float) -> None:

@@ -18,7 +18,7 @@ class Report:
         """One sentence about what begins or has been reached."""
 
     @contextmanager
-    def bytes(self, name: str, total: int) -> Iterator[Advance]:
+    def bytes(self, name: str, total: int) -> Iterator[Advance]:  # noqa: ARG002
         """While `total` bytes of `name` arrive: gives a function to call with the size of each piece."""
         yield lambda _count: None
 

@@ -78,7 +78,6 @@ def make_sample(folder: Path, now: datetime, sessions: int = 60) -> list[Path]:
         raise UsageError(f"{sessions} sessions reach back to {days[0]}: ask for fewer, from {_FIRST_YEAR} on.")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"{folder} is there already and not an empty folder: name another one.")
-    folder.mkdir(parents=True, exist_ok=True)
     dice = random.Random(f"{days[-1]} {sessions}")
     contents = _contents(_mornings(days, dice), dice)
     _write(folder, contents)
@@ -93,14 +92,18 @@ def _sessions(now: datetime, count: int) -> list[date]:
 
 
 def _write(folder: Path, contents: Mapping[str, str]) -> None:
-    """All files or none, unless the machine stops: they are made out of sight and then moved."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".sample-") as hidden:
+    """Makes the files out of sight and then moves them: a new folder is there whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    there = folder.exists()
+    with tempfile.TemporaryDirectory(dir=folder if there else folder.parent, prefix=".sample-") as hidden:
+        whole = Path(hidden, folder.name)
         for name, text in contents.items():
-            path = Path(hidden, name)
-            path.parent.mkdir(exist_ok=True)
+            path = whole / name
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="")
-        for path in sorted(Path(hidden).iterdir()):
-            path.rename(folder / path.name)
+        # one that is there may be somebody's working directory or a mount: it is filled, not replaced
+        for source, target in [(p, folder / p.name) for p in whole.iterdir()] if there else [(whole, folder)]:
+            source.rename(target)
 
 
 def _contents(mornings: list[Morning], dice: random.Random) -> dict[str, str]:

@@ -137,7 +137,8 @@ class Table:
 
 def canonical_json(text: str) -> str:
     """The same document in one layout; the order of the keys is kept, for the legacy contract has it."""
-    return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+    document = json.loads(text, parse_int=float)  # an int of 5 000 digits would be refused
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
 ADDED_BY_LOAD = ("ingested_at", "feed", "load_id")

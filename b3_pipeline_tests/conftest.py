@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from b3_pipeline import processes
@@ -22,6 +23,10 @@ from b3_pipeline.settings import Ports
 from b3_pipeline.tables import TABLES
 
 REPO = Path(__file__).resolve().parent.parent
+# A busy machine is no defect of ours, and a run must not depend on chance: `HYPOTHESIS_PROFILE=search` looks further.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=2_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 @pytest.fixture(scope="session")

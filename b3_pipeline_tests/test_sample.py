@@ -182,7 +182,7 @@ def within(low: float, high: float) -> Callable[[str], bool]:
 
 
 @settings(max_examples=15, deadline=None)
-@given(now=st.datetimes(datetime(2012, 1, 1), datetime(2035, 1, 1)), sessions=st.integers(1, 400))  # noqa: DTZ001
+@given(now=st.datetimes(datetime(2012, 1, 1), datetime(2035, 1, 1)), sessions=st.integers(1, 400))
 def test_every_value_is_inside_the_soft_bounds(
     tmp_path_factory: pytest.TempPathFactory, now: datetime, sessions: int
 ) -> None:
@@ -221,13 +221,24 @@ def test_sessions_before_the_century_of_the_month_codes_are_refused(tmp_path: Pa
     assert not (tmp_path / "s").exists()
 
 
-def test_a_sample_that_could_not_be_written_leaves_an_empty_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_folder_is_filled_and_stays_the_same_folder(tmp_path: Path) -> None:
+    before = tmp_path.stat().st_ino
+    files = make_sample(tmp_path, SUNDAY_AFTER_A_HOLIDAY, 2)
+    assert tmp_path.stat().st_ino == before
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(files)
+
+
+def test_the_working_directory_can_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_sample(Path("."), SUNDAY_AFTER_A_HOLIDAY, 2)
+    assert (tmp_path / "ajustes_b3.csv").is_file()
+
+
+def test_a_sample_that_could_not_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space"):
         make_sample(tmp_path / "s", SUNDAY_AFTER_A_HOLIDAY, 2)
-    assert not list((tmp_path / "s").iterdir())
+    assert not list(tmp_path.iterdir())

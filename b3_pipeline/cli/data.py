@@ -213,14 +213,17 @@ class _Run:
 
         from b3_pipeline.cli.output import console
         from b3_pipeline.defs.resources import Store
+        from b3_pipeline.progress import SILENT, ConsoleReport
         from b3_pipeline.questdb import schema
         from b3_pipeline.questdb.client import QuestDB
         from b3_pipeline.services import engines
 
         with ExitStack() as stack:
             self.store = Store(self._advance)
-            self.servers = stack.enter_context(engines(self.store.settings, say if self.show else lambda _: None))
-            self.db = stack.enter_context(QuestDB(self.servers.questdb))
+            self.servers = stack.enter_context(
+                engines(self.store.settings, ConsoleReport(console) if self.show else SILENT)
+            )
+            self.db = self.store.db = stack.enter_context(QuestDB(self.servers.questdb))
             schema.apply(self.db, self.store.settings.clock)
             if drift := {t: d["server"] for t, d in schema.diff(self.db).items() if d["server"]}:
                 raise schema.SchemaError(
@@ -259,12 +262,20 @@ class _Run:
 
 
 def _show_migration(result: dict[str, Any]) -> None:
-    counts = ["candidates", "loaded", "revised", "rejected", "duplicate", "absent", "rows_in_table"]
+    heads = {
+        "candidates": "candidates",
+        "loaded": "loaded",
+        "revised": "revised",
+        "rejected": "rejected",
+        "duplicate": "dup.",
+        "absent": "absent",
+        "rows_in_table": "in table",
+    }
     table(
-        "Records by table (candidates = loaded + rejected + duplicate + absent)",
-        ["table", *(c.replace("_", " ") for c in counts)],
-        ([name, *(t[c] for c in counts)] for name, t in result["tables"].items()),
-        [c.replace("_", " ") for c in counts],
+        "Records: candidates = loaded + rejected + duplicate + absent",
+        ["table", *heads.values()],
+        ([name, *(t[c] for c in heads)] for name, t in result["tables"].items()),
+        list(heads.values()),
     )
     table("Files", ["file", "outcome", "reason"], ([f["name"], f["outcome"], f["reason"]] for f in result["files"]))
     say(f"{result['seconds']:.1f} s, {result['rows_per_second']:,.0f} records/s.")

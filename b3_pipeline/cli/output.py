@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -44,9 +45,12 @@ def say(message: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[str] = ()) -> None:
     """A table for people; the columns in `numbers` are set to the right, with thousands apart."""
-    out = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    out = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for column in columns:
-        out.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        right = column in numbers
+        out.add_column(
+            column, justify="right" if right else "left", no_wrap=right or column == columns[0], overflow="fold"
+        )
     for row in rows:
         out.add_row(
             *(f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else "" if v is None else str(v) for v in row)

@@ -36,8 +36,13 @@ def register(app: typer.Typer) -> None:
 
 def up(
     detach: Annotated[bool, typer.Option("--detach", help="Return when all is healthy; stop it with b3 down.")] = False,
-    legacy: Annotated[Path | None, typer.Option("--legacy", help="Load this legacy folder, too.", metavar="DIR")] = None,
+    legacy: Annotated[
+        Path | None, typer.Option("--legacy", help="Load this legacy folder, too.", metavar="DIR")
+    ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Make and load a synthetic legacy folder, too.")] = False,
+    workspace: Annotated[
+        Path | None, typer.Option(hidden=True, help="A workspace.yaml instead of the project's.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start everything: QuestDB, PostgreSQL, Dagster's UI and daemon; print the addresses once all of it is healthy.
@@ -65,25 +70,27 @@ def up(
     elif detach:
         _detached(settings, as_json)
     else:
-        _foreground(settings, legacy, sample, as_json)
+        _foreground(settings, workspace, legacy, sample, as_json)
 
 
-def _foreground(settings: Settings, legacy: Path | None, sample: bool, as_json: bool) -> None:
+def _foreground(settings: Settings, workspace: Path | None, legacy: Path | None, sample: bool, as_json: bool) -> None:
     from b3_pipeline.home import State, hold
     from b3_pipeline.progress import SILENT, ConsoleReport
     from b3_pipeline.services import all_services
 
     report = SILENT if as_json else ConsoleReport(console)
     try:
-        with _ended_by_signals(), hold(settings, shared=True) as held, all_services(settings, report, held) as services:
+        with (
+            _ended_by_signals(),
+            hold(settings, shared=True) as held,
+            all_services(settings, report, held, workspace) as services,
+        ):
             _apply_schema(settings, services.engines.questdb)
             report("Waiting for Dagster.")
             services.wait_healthy()
             _load(settings, legacy, sample, show=not as_json)
             _show_addresses(settings, held.holder, as_json)
             held.reached(State.READY)
-            if not as_json:
-                say("Ctrl-C stops all of it.")
             services.watch()
     except KeyboardInterrupt:
         say("All stopped.")
@@ -175,21 +182,21 @@ def _show_addresses(settings: Settings, holder: Holder, as_json: bool) -> None:
     from b3_pipeline.settings import Ports
 
     ports, secrets = Ports(holder.port_base), settings.home / "secrets"
-    rows = [("Dagster", f"http://127.0.0.1:{ports.dagster}", "", "")]
+    rows = [("Dagster", f"http://127.0.0.1:{ports.dagster}", "")]
     if not settings.questdb_url:
         rows += [
-            ("QuestDB console", f"http://127.0.0.1:{ports.questdb_http}", ADMIN, "questdb_admin"),
-            ("QuestDB PG wire", f"127.0.0.1:{ports.questdb_pg}", f"{ADMIN}, {READER}", "questdb_admin, questdb_reader"),
-            ("QuestDB metrics", f"http://127.0.0.1:{ports.questdb_health}/metrics", "", ""),
+            ("QuestDB console", f"http://127.0.0.1:{ports.questdb_http}", ADMIN),
+            ("QuestDB PG wire", f"127.0.0.1:{ports.questdb_pg}", f"{ADMIN}, {READER}"),
+            ("QuestDB metrics", f"http://127.0.0.1:{ports.questdb_health}/metrics", ""),
         ]
     if not settings.postgres_dsn:
-        rows.append(("PostgreSQL", f"{socket_folder(settings.home)} (socket)", ROLE, "postgres"))
+        rows.append(("PostgreSQL", f"{socket_folder(settings.home)} (socket)", ROLE))
     if as_json:
-        addresses = {name: {"address": address, "users": users} for name, address, users, _ in rows}
+        addresses = {name: {"address": address, "users": users} for name, address, users in rows}
         emit({"ok": True, "home": settings.home, "pid": holder.pid, "addresses": addresses, "secrets": secrets})
     else:
-        table("All healthy", ["what", "where", "user", "password in"], rows)
-        say(f"Passwords lie in {secrets}.")
+        table("All healthy", ["what", "where", "user"], rows)
+        say(f"Their passwords lie in {secrets}. Ctrl-C or [bold]b3 down[/] stops all of it.")
 
 
 def down(as_json: Json = False) -> None:
@@ -231,7 +238,9 @@ def status(as_json: Json = False) -> None:
         table("Services", ["service", "state"], services.items())
         if tables:
             columns = ["rows", "newest", "age_s"]
-            table("Tables", ["table", *columns], ([name, *(t[c] for c in columns)] for name, t in tables.items()), columns)
+            table(
+                "Tables", ["table", *columns], ([name, *(t[c] for c in columns)] for name, t in tables.items()), columns
+            )
     if "down" in services.values():
         raise typer.Exit(1)
 

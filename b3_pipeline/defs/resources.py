@@ -1,16 +1,14 @@
 """What the assets are given: access to the home's servers and to the files that a run is about."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dagster as dg
 
 from b3_pipeline.errors import UsageError
 from b3_pipeline.loading.folder import Account
-from b3_pipeline.loading.load import Loader
+from b3_pipeline.loading.load import Loader, quiet
 from b3_pipeline.loading.payloads import Found, payload, survey
 from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT
 from b3_pipeline.questdb.client import QuestDB
@@ -25,21 +23,29 @@ class Inputs(dg.Config):
 
 
 class Store:
-    """Access to the servers of the home. The commands give one that shows progress and keeps the account."""
+    """Access to the servers of the home. A command gives one that shows progress and keeps the account.
 
-    def __init__(self, progress: Callable[[int], None] | None = None) -> None:
+    With a `db` it works on that one connection; else each step looks for the home's servers and connects for itself.
+    """
+
+    def __init__(self, progress: Callable[[int], None] = quiet) -> None:
         self.settings = Settings()
         self.progress = progress
         self.account = Account()
+        self.db: QuestDB | None = None
 
     @contextmanager
     def loader(self, run_id: str) -> Iterator[Loader]:
         """A loader on the servers of the home, its loads marked with the run."""
+        with nullcontext(self.db) if self.db else self._connected() as db:
+            yield Loader(db, self.settings.home, self.settings.clock, run_id, self.progress)
+
+    @contextmanager
+    def _connected(self) -> Iterator[QuestDB]:
         from b3_pipeline.services import engines  # here, for it is no part of what definitions need
 
         with engines(self.settings) as servers, QuestDB(servers.questdb) as db:
-            progress = {"progress": self.progress} if self.progress else {}
-            yield Loader(db, self.settings.home, self.settings.clock, run_id, **progress)
+            yield db
 
     def files(self, inputs: Inputs, table: str) -> list[Found]:
         """The files of a run that feed a table, in the order in which they load.

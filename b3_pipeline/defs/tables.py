@@ -1,8 +1,7 @@
 """The tables as assets, made from their contracts: what they hold, where it comes from, what a run loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
@@ -48,7 +47,7 @@ def _definition(table: Table, group: str) -> dict:
     }
 
 
-def data_asset(table: Table) -> dg.AssetsDefinition:
+def data_asset(table: Table) -> Any:
     """The asset of a table that loads fill: materializing it loads every payload that feeds it."""
     sources = [source_key(kind) for kind in KINDS if table.name in kind.tables]
 
@@ -67,7 +66,7 @@ def data_asset(table: Table) -> dg.AssetsDefinition:
     return load_table
 
 
-def ledger_asset(table: Table) -> dg.AssetsDefinition:
+def ledger_asset(table: Table) -> Any:
     """The asset of a ledger: every load writes it on its way, so materializing it only says what it holds by now."""
 
     @dg.asset(**_definition(table, "ledgers"), deps=[t.name for t in DATA_TABLES])

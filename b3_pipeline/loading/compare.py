@@ -4,28 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from b3_pipeline.errors import B3Error
 from b3_pipeline.tables import Column, Table
 
+pc: Any = pyarrow.compute  # its functions are made at run time, so that no type checker knows them
+
 
 def key_ids(rows: pa.Table, keys: Sequence[str]) -> np.ndarray:
-    """One int64 a row; two rows have the same one exactly when all their key columns are equal."""
+    """One int64 a row, counted from 0 in the order of first appearance; equal exactly when all key columns are equal."""
     ids = np.zeros(rows.num_rows, np.int64)
     for key in keys:
-        column = rows.column(key).combine_chunks()
-        if pa.types.is_dictionary(column.type):
-            codes, size = column.indices.to_numpy(), len(column.dictionary)
-        else:
-            codes, uniques = pd.factorize(column.cast(pa.int64()).to_numpy())
-            size = len(uniques)
-        ids = pd.factorize(ids * max(size, 1) + codes)[0]
+        codes, size = _codes(rows.column(key).combine_chunks())
+        ids, _ = _codes(pa.array(ids * max(size, 1) + codes))
     return ids
+
+
+def _codes(column: Any) -> tuple[np.ndarray, int]:
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
+
+
+def firsts(ids: np.ndarray) -> np.ndarray:
+    """Where each of `key_ids` appears for the first time: the place of the first row of id 0, 1, 2, …"""
+    before = np.concatenate([[-1], np.maximum.accumulate(ids)[:-1]]) if len(ids) else ids
+    return np.flatnonzero(ids > before)
 
 
 def _plain(values: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
@@ -75,17 +83,16 @@ class Standing:
     def add(self, piece: pa.Table) -> None:
         """Takes the next records, in the payload's order: equal repeats are counted, others set aside."""
         rows = unify([self.records, piece])
-        first = ~pd.Series(key_ids(rows, self._keys)).duplicated().to_numpy()
-        if not first.all():
-            self._set_aside(rows, first)
-            rows = rows.filter(pa.array(first))
+        ids = key_ids(rows, self._keys)
+        first = firsts(ids)
+        if len(first) < rows.num_rows:
+            self._set_aside(rows, ids, first)
+            rows = rows.take(first)
         self.records = rows
 
-    def _set_aside(self, rows: pa.Table, first: np.ndarray) -> None:
-        ids = key_ids(rows, self._keys)
-        place = pd.Series(np.flatnonzero(first), index=ids[first])
-        repeats = np.flatnonzero(~first)
-        later, earlier = rows.take(repeats), rows.take(place.loc[ids[repeats]].to_numpy())
+    def _set_aside(self, rows: pa.Table, ids: np.ndarray, first: np.ndarray) -> None:
+        repeats = np.delete(np.arange(rows.num_rows), first)
+        later, earlier = rows.take(repeats), rows.take(first[ids[repeats]])
         values = [c for c in self.table.values if c.name in rows.column_names]
         conflict = any_of(differing(later, earlier, values).values(), len(repeats))
         self.duplicate += int((~conflict).sum())
@@ -124,7 +131,9 @@ def judge(table: Table, records: pa.Table, stored: pa.Table, load_id: int) -> Ve
     mine, theirs = ids[: records.num_rows], ids[records.num_rows :]
     if len(np.unique(theirs)) != len(theirs):
         raise DuplicateKeys(f"{table.name} has duplicate keys: its DEDUP was off when they were written. Rebuild it.")
-    place = pd.Index(theirs).get_indexer(pd.Index(mine))
+    where = np.full(both.num_rows, -1)
+    where[theirs] = np.arange(len(theirs))
+    place = where[mine]
     met = place >= 0
     old = stored.take(place[met])
     values = [c for c in table.values if c.name in records.column_names]

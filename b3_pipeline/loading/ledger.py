@@ -63,6 +63,7 @@ class Ledger:
 
     def known(self, sha256: str, table: str, feed: str) -> list[Load]:
         """The loads of this payload into this table, oldest first."""
+        self.db.wait_applied(LOADS.name)
         columns = [f.name for f in fields(Load)]
         rows = self.db.query(
             named(
@@ -76,10 +77,9 @@ class Ledger:
         return [Load(*row) for row in rows]
 
     def write(self, load: Load) -> None:
-        """Stores a load's row, over the one that it had."""
+        """Stores a load's row, over the one that it had. It is safe at once, and shows to `known`."""
         row = tuple(getattr(load, c.name) for c in LOADS.columns)
         self.db.send(LOADS.name, as_arrow([row], LOADS.arrow_schema()))
-        self.db.wait_applied(LOADS.name)
 
 
 def recognise(known: list[Load], file: str, claimed: Collection[int]) -> Load | None:

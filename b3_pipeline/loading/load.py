@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from filelock import FileLock
 
 from b3_pipeline.errors import B3Error
@@ -37,8 +36,8 @@ class LoadError(B3Error):
     """What is stored is not what was given: the load is not finished and says so."""
 
 
-def _quiet(_done: int) -> None:
-    pass
+def quiet(_done: int) -> None:
+    """Shows no progress."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Loader:
     home: Path
     clock: Callable[[], datetime]
     run_id: str = ""
-    progress: Callable[[int], None] = _quiet
+    progress: Callable[[int], None] = quiet
     limit: int = IN_MEMORY
 
     @property
@@ -102,6 +101,7 @@ class _Attempt:
     loaded: int = 0
     duplicate: int = 0
     written: int = 0
+    revising: bool = False
     ignored: tuple[str, ...] = ()  # columns of the source that nothing uses
     own: int = 0  # rows that bear this load's id when it is done
     conflicts: list[pa.Table] = field(default_factory=list)
@@ -229,7 +229,7 @@ class _Attempt:
             return
         keys = [k for k in self.table.keys if k in new.column_names]
         row_keys = [
-            "|".join([*map(_text, row), self.load.feed])
+            "|".join([*(str(_text(value)) for value in row), self.load.feed])
             for row in zip(*(new.column(k).to_pylist() for k in keys), strict=True)
         ]
         values = [c for c in self.table.values if c.name in new.column_names]
@@ -246,6 +246,7 @@ class _Attempt:
             for column, unlike in differing(new, old, values).items()
             for i in np.flatnonzero(unlike)
         ]
+        self.revising = True
         self.db.send(REVISIONS.name, as_arrow(changes, REVISIONS.arrow_schema()))
 
     def _add_conflicts(self, rejects: LoadRejects) -> None:
@@ -253,14 +254,14 @@ class _Attempt:
         if not self.conflicts:
             return
         conflicts = pa.concat_tables(self.conflicts).sort_by(LINE)
-        lines = np.unique(pc.drop_null(conflicts.column(LINE)).to_numpy())
+        lines = np.unique(conflicts.column(LINE).drop_null().to_numpy())
         texts: dict[int, str] = {}
         if len(lines):
             with self.payload.open() as stream:
                 texts = read_lines(stream, lines)
         for row in conflicts.select([LINE, COLUMN, TEXT]).to_pylist():
             text = row[TEXT] if row[LINE] is None else texts[row[LINE]]
-            rejects.add([Reject(row[LINE], row[COLUMN], text, Reason.CONFLICTING_DUPLICATE)])
+            rejects.add([Reject(row[LINE], row[COLUMN], text, Reason.CONFLICTING_DUPLICATE, record=row[COLUMN])])
 
     def _reject_whole(self, reason: str) -> Report:
         load = replace(self.load, outcome="rejected")
@@ -299,7 +300,6 @@ class _Attempt:
     def _prove(self) -> int:
         """Waits until the rows show, counts them by key, and returns how many loaded records replaced another value."""
         self.db.wait_applied(self.table.name)
-        self.db.wait_applied(REVISIONS.name)
         count = named("select count() from {table} where load_id = %s", table=self.table.name)
         shown = self.db.scalar(count, self.load.load_id)
         if shown != self.own:
@@ -307,6 +307,9 @@ class _Attempt:
                 f"{self.load.file} → {self.table.name}: {self.own} rows should bear this load's id, {shown} do. "
                 "Run the command again; if it stays so, see `b3 doctor` and QuestDB's log."
             )
+        if not self.revising and self.earlier is None:
+            return 0
+        self.db.wait_applied(REVISIONS.name)
         return self.db.scalar("select count_distinct(row_key) from b3_revisions where load_id = %s", self.load.load_id)
 
 

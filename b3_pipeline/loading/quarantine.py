@@ -17,7 +17,8 @@ from b3_pipeline.parsing.records import Reject
 class Entry:
     """A rejected record: where it came from, what it said, and why it was not stored.
 
-    `line` counts from 1 and is None where a payload has no lines; `text` is the raw record, `value` the cell at fault.
+    `line` counts from 1 and is None where a payload has no lines; `text` is the raw record, `value` the cell at fault;
+    `record` tells apart the records of one line.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Entry:
     text: str
     value: str | None
     reason: str
+    record: str | None
 
     def listed(self) -> dict[str, Any]:
         """The entry as `b3 quarantine list --json` shows it."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 
-from b3_pipeline.parsing.records import FileRejected
+from b3_pipeline.parsing.records import EmptyFile, FileRejected
 
 pc: Any = pyarrow.compute  # its functions are made at run time, so that no type checker knows them
 
@@ -27,10 +27,6 @@ BLOCK_BYTES = 4 << 20
 BLOCK_LINES = 1 << 15  # also bounds the rejects of a block in which every line is wrong
 LONGEST_LINE = 128 << 10  # what Python's csv takes as one field; a longer line is no row
 SHOWN_OF_LONG_LINE = 1000  # characters
-
-
-class EmptyFile(FileRejected):
-    """There is no header: the payload has no byte but white space."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +154,8 @@ class Rows:
 def open_rows(stream: BinaryIO, block_bytes: int = BLOCK_BYTES) -> Rows:
     """Reads the header, which is the first line that is not blank; its separator (`,` or `;`) is the file's.
 
-    Raises `EmptyFile` when there is no such line, `FileRejected` when it is no header: a name twice, a line without
-    end, quotes that do not match.
+    Raises `EmptyFile` when there is no such line, `FileRejected` when it is no header: a name twice, a line that is
+    too long, quotes that do not match.
     """
     parts = _line_parts(stream, block_bytes)
     for lines in parts:

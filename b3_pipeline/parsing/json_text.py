@@ -11,7 +11,7 @@ from json.decoder import JSONArray, JSONObject  # pyright: ignore[reportAttribut
 from json.scanner import py_make_scanner  # pyright: ignore[reportAttributeAccessIssue]
 from typing import Any, BinaryIO, TypeAlias
 
-from b3_pipeline.parsing.records import FileRejected
+from b3_pipeline.parsing.records import EmptyFile, FileRejected
 
 #: A capture has some kilobytes; what is larger is none, and is not read into memory.
 MAX_BYTES = 8 << 20
@@ -74,7 +74,7 @@ def decode(data: bytes) -> Document:
     escapes half a surrogate pair, which no text can hold.
     """
     if not data.strip():
-        raise FileRejected("the file is empty")
+        raise EmptyFile("the file is empty")
     text = _text(data)
     try:
         root = _Decoder().decode(text)

@@ -35,7 +35,7 @@ class Kind:
     parse: Callable[[BinaryIO, Table], Parsing]
     whole: bool = False  # read into memory as one; otherwise streamed, at any size
     history: str | None = None  # pattern of older ones in `historico/`
-    moment: Callable[[bytes], datetime | None] | None = None  # when one was captured, local
+    moment: Callable[[bytes], datetime | None] | None = None  # when one was captured, naive UTC
 
 
 def _csv(spec: CsvSpec, what: str) -> Kind:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import time
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -263,7 +263,7 @@ def _explode(spec: CsvSpec, block: Block) -> Chunk:
     judged = [_judge(spec, record, moments(record.at), parsed, len(block.lines)) for record in spec.records]
     absent = np.stack([each.absent for each in judged], axis=1)
     fault = np.stack([each.fault for each in judged], axis=1)
-    rejects = [*_faulty_rows(block, fault, judged), *_wrong_lines(block, len(spec.records))]
+    rejects = [*_faulty_rows(spec, block, fault, judged), *_wrong_lines(spec, block)]
     rejects.sort(key=lambda reject: reject.line or 0)
     return Chunk(_records(spec, block, judged, ~absent & (fault == 0)), rejects, int(absent.sum()))
 
@@ -278,7 +278,7 @@ def _moments(spec: CsvSpec, block: Block, at: time | None, days: np.ndarray, bad
         seconds = np.full(len(days), seconds_of(at))
     utc, nonexistent = days_and_seconds_to_utc(days, seconds)
     # A time of day that is the column's own is always possible; then it is the date that does not fit.
-    faults.append((DATE_COLUMN if at else TIME_COLUMN, nonexistent, Reason.NONEXISTENT_TIME))
+    faults.append((TIME_COLUMN if at is None else DATE_COLUMN, nonexistent, Reason.NONEXISTENT_TIME))
     columns = {spec.table.timestamp: _complete(utc)}
     if spec.trade_date:
         columns[spec.trade_date] = _complete(trade_dates(days, seconds))
@@ -305,16 +305,20 @@ def _judge(
     return _Judged(columns, absent, fault, [(source, reason) for source, _, reason in found])
 
 
-def _faulty_rows(block: Block, fault: np.ndarray, judged: list[_Judged]) -> Iterator[Reject]:
+def _faulty_rows(spec: CsvSpec, block: Block, fault: np.ndarray, judged: list[_Judged]) -> Iterator[Reject]:
+    values = [spec.value_cell(record).source for record in spec.records]
+    text_of = lru_cache(maxsize=1)(block.text)  # all records of a row share one text
     for row, record in np.argwhere(fault).tolist():
         source, reason = judged[record].faults[fault[row, record] - 1]
         line = int(block.lines[row])
-        yield Reject(line, source, block.text(line), reason, block.columns[source][row].as_py())
+        yield Reject(line, source, text_of(line), reason, block.columns[source][row].as_py(), values[record])
 
 
-def _wrong_lines(block: Block, records: int) -> Iterator[Reject]:
+def _wrong_lines(spec: CsvSpec, block: Block) -> Iterator[Reject]:
+    sources = [spec.value_cell(record).source for record in spec.records]
     for line in block.wrong.tolist():
-        yield from [Reject(line, None, block.text(line), Reason.FIELD_COUNT)] * records
+        text = block.text(line)
+        yield from (Reject(line, source, text, Reason.FIELD_COUNT, record=source) for source in sources)
 
 
 def _records(spec: CsvSpec, block: Block, judged: list[_Judged], kept: np.ndarray) -> pa.Table:

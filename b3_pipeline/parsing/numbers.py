@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ pc: Any = pyarrow.compute  # its functions are made at run time, so that no type
 
 #: What stands for "no value" (FORMATS §1); any other text where a number belongs is wrong.
 ABSENT = ("", "-", "N/A", "null")
-_ABSENT = pa.array(ABSENT)
 # The three notations; a mark of thousands must group by three, and what no notation matches is no number.
 _PLAIN = r"^[+-]?[0-9]+(?:[.,][0-9]+)?$"
 _DOTS_GROUP = r"^[+-]?[0-9]{1,3}(?:(?:\.[0-9]{3}){2,}|(?:\.[0-9]{3})+,[0-9]+)$"
@@ -45,9 +45,14 @@ def is_absent(text: str) -> bool:
     return text.strip() in ABSENT
 
 
+@cache
+def _marks() -> Any:
+    return pa.array(ABSENT)  # not at import: the first array that pyarrow makes imports pandas
+
+
 def where_absent(texts: pa.StringArray) -> np.ndarray:
     """`is_absent` for a column of texts without nulls: bool."""
-    return to_numpy(pc.is_in(pc.utf8_trim_whitespace(texts), value_set=_ABSENT))
+    return to_numpy(pc.is_in(pc.utf8_trim_whitespace(texts), value_set=_marks()))
 
 
 def parse_number(text: str) -> float | None:
@@ -75,7 +80,7 @@ def parse_numbers(texts: pa.StringArray) -> Numbers:
 
 
 def _parse_unique(trimmed: Any) -> Numbers:
-    absent = to_numpy(pc.is_in(trimmed, value_set=_ABSENT))
+    absent = to_numpy(pc.is_in(trimmed, value_set=_marks()))
     values = np.full(len(trimmed), np.nan)
     left = np.flatnonzero(~absent)
     for pattern, grouping in _NOTATIONS:

