@@ -21,7 +21,7 @@ WEBSERVER, DAEMON = "dagster-webserver", "dagster-daemon"
 POSTGRES_URL = "B3_DAGSTER_POSTGRES_URL"
 _STATE = """{
   workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError {
-    __typename ... on PythonError { message } } } } ... on PythonError { message } }
+    __typename ... on PythonError { message causes { message } } } } } }
   instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"""
 
 
@@ -116,7 +116,8 @@ def daemon_healthy(client: httpx2.Client, port: int) -> bool:
     for location in locations:
         loaded = location["locationOrLoadError"]
         if loaded and loaded["__typename"] == "PythonError":
-            raise DefinitionsBroken(f"The Dagster definitions do not load:\n{loaded['message'].strip()}")
+            messages = [loaded["message"], *(cause["message"] for cause in loaded["causes"])]
+            raise DefinitionsBroken("\n".join(["The Dagster definitions do not load:", *map(str.strip, messages)]))
     daemons = state["instance"]["daemonHealth"]["allDaemonStatuses"]
     loaded = bool(locations) and all(location["loadStatus"] == "LOADED" for location in locations)
     return loaded and all(daemon["healthy"] for daemon in daemons if daemon["required"])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import hypothesis
 import pytest
@@ -53,6 +56,23 @@ def port_base() -> int:
     return free_port_base()
 
 
+@contextmanager
+def temporary_home() -> Iterator[Path]:
+    """A folder for a home, gone afterwards.
+
+    Not under pytest's: each session of pytest closes that one to other users again, and PostgreSQL is one, under root.
+    """
+    with tempfile.TemporaryDirectory(prefix="b3-test-") as folder:
+        yield Path(folder).resolve() / "home"
+
+
+@pytest.fixture
+def bare_home() -> Iterator[Path]:
+    """A home that is not there yet; for tests that start PostgreSQL, instead of `tmp_path`."""
+    with temporary_home() as folder:
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     """A real QuestDB, empty at first: one for each pytest-xdist worker, so that tests of two workers share no table."""
@@ -67,15 +87,16 @@ def questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The DSN of a real PostgreSQL with an empty database b3: one for each pytest-xdist worker."""
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
-    child = server.start()
-    try:
-        server.wait()
-        yield server.dsn
-    finally:
-        processes.stop([child])
+    with temporary_home() as folder:
+        server = PostgresServer(folder)
+        child = server.start()
+        try:
+            server.wait()
+            yield server.dsn
+        finally:
+            processes.stop([child])
 
 
 @pytest.fixture
@@ -88,3 +109,22 @@ def db(questdb: Address) -> Iterator[QuestDB]:
                 client.execute(f"TRUNCATE TABLE {table}")
                 client.wait_applied(table)
         yield client
+
+
+@pytest.fixture
+def home(tmp_path: Path, db: QuestDB, postgres: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty B3_HOME whose commands use the tests' real servers, QuestDB's tables empty."""
+    address = db.address
+    server = f"{quote(address.user)}:{quote(address.password)}@{address.http_url.removeprefix('http://')}"
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for variable, value in {
+        "B3_HOME": str(folder),
+        "B3_QUESTDB_URL": f"http://{server}?pg_port={address.pg_port}",
+        "B3_POSTGRES_DSN": postgres,
+        "B3_NOW": "2025-10-14T15:00:00+00:00",
+    }.items():
+        monkeypatch.setenv(variable, value)
+    for variable in ("DAGSTER_HOME", "B3_DAGSTER_POSTGRES_URL", "B3_LEGACY_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    return folder

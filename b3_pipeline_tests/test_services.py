@@ -33,8 +33,8 @@ with engines(Settings()) as servers:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, port_base: int) -> Settings:
-    return Settings(home=tmp_path / "home", port_base=port_base, questdb_memory="256m")
+def settings(bare_home: Path, port_base: int) -> Settings:
+    return Settings(home=bare_home, port_base=port_base, questdb_memory="256m")
 
 
 def answers(servers: Engines) -> bool:
@@ -96,9 +96,9 @@ def test_servers_given_by_url_are_used_and_nothing_is_started(questdb: Address, 
     assert states(settings)["postgres"]
 
 
-def test_one_server_by_url_leaves_the_other_embedded(questdb: Address, tmp_path: Path) -> None:
+def test_one_server_by_url_leaves_the_other_embedded(questdb: Address, bare_home: Path) -> None:
     url = questdb.http_url.replace("://", f"://{questdb.user}:{questdb.password}@") + f"?pg_port={questdb.pg_port}"
-    settings = Settings(home=tmp_path / "home", questdb_url=SecretStr(url))
+    settings = Settings(home=bare_home, questdb_url=SecretStr(url))
     with engines(settings) as servers:
         assert answers(servers)
         assert not (settings.home / "questdb").exists()

@@ -112,7 +112,7 @@ def _load(settings: Settings, legacy: Path | None, sample: bool, *, show: bool) 
     from b3_pipeline.sample import make_sample
 
     folder = legacy or settings.home / "sample"
-    if sample and not folder.exists():
+    if sample and not (folder.exists() and any(folder.iterdir())):
         make_sample(folder, settings.clock(), sessions=60)
     migrate_folder(folder, show=show)
 
@@ -258,7 +258,7 @@ def _tables(settings: Settings, address: Address) -> dict[str, dict[str, Any]]:
         for t in DATA_TABLES:
             if t.name in there:
                 [(rows, newest)] = db.query(named("select count(), max({ts}) from {t}", ts=t.timestamp, t=t.name))
-                age = (settings.clock() - newest.replace(tzinfo=UTC)).total_seconds() if newest else None
+                age = round((settings.clock() - newest.replace(tzinfo=UTC)).total_seconds(), 1) if newest else None
                 found[t.name] = {"rows": rows, "newest": newest, "age_s": age, "due": None, "fresh": None}
     return found
 

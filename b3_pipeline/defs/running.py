@@ -35,7 +35,7 @@ def run_job(job: str, inputs: Mapping[str, Any], store: Store, servers: Engines)
         result = definition.execute_in_process(
             run_config=config, instance=instance, raise_on_error=False, tags={"b3/command": job}
         )
-    return [_sentence(event) for event in result.all_events if event.is_step_failure]
+    return list(dict.fromkeys(_sentence(event) for event in result.all_events if event.is_step_failure))
 
 
 def _sentence(event: dg.DagsterEvent) -> str:

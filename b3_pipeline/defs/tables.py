@@ -58,7 +58,7 @@ def data_asset(table: Table) -> Any:
         payloads = [p for found in store.files(config, table.name) if (p := found.loadable)]
         for content in payloads:
             context.log_event(_observed(content))
-        with store.loader(context.run_id) as loader:
+        with store.loader(context.run.run_id) as loader:
             reports = load_all(loader, payloads, table)
             store.account.reports += reports
             return dg.MaterializeResult(metadata=_loaded(loader, table, reports))
@@ -71,9 +71,9 @@ def ledger_asset(table: Table) -> Any:
 
     @dg.asset(**_definition(table, "ledgers"), deps=[t.name for t in DATA_TABLES])
     def describe_ledger(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
-        with store.loader(context.run_id) as loader:
+        with store.loader(context.run.run_id) as loader:
             mine = "select count() from {t} t join (select load_id from b3_loads where run_id = %s) l on load_id"
-            count = loader.db.scalar(named(mine, t=table.name), context.run_id)
+            count = loader.db.scalar(named(mine, t=table.name), context.run.run_id)
             return dg.MaterializeResult(metadata={**_rows(loader.db, table), "rows_of_this_run": count})
 
     return describe_ledger

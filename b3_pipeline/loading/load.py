@@ -76,9 +76,14 @@ class Loader:
             return _Attempt(self, payload, table, earlier).run()
 
     def _stands(self, load: Load) -> bool:
-        """Whether the rows of a load are all there, as far as a count can tell: repeats lead to another load's rows."""
+        """Whether the rows and rejects of a load are all there, as far as a count can tell.
+
+        Repeats lead to rows of other loads, so a load with duplicates is read again.
+        """
+        if load.duplicate or (load.rejected and not self.quarantine.has(load.load_id)):
+            return False
         count = named("select count() from {table} where load_id = %s", table=load.table_name)
-        return not load.duplicate and self.db.scalar(count, load.load_id) == load.loaded
+        return self.db.scalar(count, load.load_id) == load.loaded
 
 
 @dataclass(frozen=True)
@@ -268,7 +273,7 @@ class _Attempt:
         if self.earlier is None:
             self.loader.ledger.write(load)
         kept = self.loader.quarantine.keep_file(self.payload.path, self.payload.sha256)
-        return Report(load, "rejected", f"{reason} A copy is kept as {kept.name} in the quarantine.")
+        return Report(load, "rejected", f"{reason.rstrip('.')}. A copy is kept as {kept.name} in the quarantine.")
 
     def _finish(self, rejects: LoadRejects, seconds: float) -> Report:
         load, table = self.load, self.table

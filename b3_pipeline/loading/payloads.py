@@ -36,8 +36,8 @@ class Payload:
     def open(self, progress: Callable[[int], None] | None = None) -> BinaryIO:
         """A stream over exactly these bytes: at its end it raises PayloadChanged if they are others by now.
 
-        `progress` is told the bytes of each read.         A payload of a kind that is read `whole` comes as a seekable one. Raises FileRejected when such a payload is
-        larger than anything of its kind can be.
+        `progress` is told the bytes of each read. A payload of a kind that is read `whole` comes as a seekable stream;
+        raises FileRejected when such a payload is larger than anything of its kind can be.
         """
         stream = io.BufferedReader(_Verified(self, progress), _BLOCK)
         if not self.kind.whole:
@@ -108,8 +108,8 @@ class Found:
 def survey(folder: Path, kinds: Sequence[Kind] = LEGACY_KINDS) -> list[Found]:
     """The files of a legacy folder, in the order in which they load: by FORMATS §3, captures by their timestamp.
 
-    Asked for all kinds, it also names the files that belong to none. Raises UsageError when the folder is none. Of two captures of one moment the current file comes first, so it is
-    the one whose layout is kept.
+    Asked for all kinds, it also names the files that belong to none. Of two captures of one moment the current file
+    comes first, so it is the one whose layout is kept. Raises UsageError when the folder is none.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder: give the legacy collectors' folder (B3_LEGACY_DIR).")

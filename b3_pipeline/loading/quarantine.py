@@ -49,6 +49,10 @@ class Quarantine:
         self.folder.mkdir(parents=True, exist_ok=True)
         return LoadRejects(self.folder / f"{load_id}.jsonl", load_id, table, feed, file, sha256)
 
+    def has(self, load_id: int) -> bool:
+        """Whether a load's rejects are kept here."""
+        return (self.folder / f"{load_id}.jsonl").exists()
+
     def entries(self) -> Iterator[Entry]:
         """All rejects, by load."""
         for path in sorted(self.folder.glob("*.jsonl")):

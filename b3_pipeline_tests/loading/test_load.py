@@ -128,6 +128,15 @@ def test_rows_gone_that_were_another_loads_are_noticed_too(loader: Loader, tmp_p
     assert counts(loader.load(twin, TICKS)) == {"candidates": 2, "loaded": 1, "absent": 1}
 
 
+def test_rejects_that_are_gone_are_kept_again_and_nothing_else_changes(loader: Loader, tmp_path: Path) -> None:
+    content = payload(tmp_path, A, rejects=2)
+    first = loader.load(content, TICKS)
+    (loader.home / "quarantine" / f"{first.load.load_id}.jsonl").unlink()
+    again = loader.load(content, TICKS)
+    assert (again.outcome, again.load) == ("unchanged", first.load)
+    assert len(list(loader.quarantine.entries())) == 2
+
+
 class Crash(BaseException):
     """What a kill looks like from inside."""
 

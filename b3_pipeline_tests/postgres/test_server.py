@@ -26,13 +26,13 @@ def running(home: Path) -> Iterator[tuple[PostgresServer, Child]]:
         processes.stop([child])
 
 
-def test_its_data_outlive_a_stop_a_kill_and_a_stale_pid_file(tmp_path: Path) -> None:
-    with running(tmp_path) as (server, child):
+def test_its_data_outlive_a_stop_a_kill_and_a_stale_pid_file(bare_home: Path) -> None:
+    with running(bare_home) as (server, child):
         with psycopg.connect(server.dsn) as db:
             db.execute("create table kept as select 42 as answer")
         psutil.Process(child.pid).kill()
     (server.data / "postmaster.pid").write_text(f"{os.getpid()}\n{server.data}\n")
-    with running(tmp_path) as (server, _), psycopg.connect(server.dsn) as db:
+    with running(bare_home) as (server, _), psycopg.connect(server.dsn) as db:
         assert db.execute("select answer, current_database() from kept").fetchone() == (42, "b3")
 
 
@@ -43,60 +43,59 @@ def test_nobody_gets_in_without_the_password(postgres: str) -> None:
             psycopg.connect(**{**dsn, "password": password})
 
 
-def test_it_listens_on_no_network_and_shows_its_password_to_nobody(tmp_path: Path) -> None:
-    with running(tmp_path) as (server, child):
+def test_it_listens_on_no_network_and_shows_its_password_to_nobody(bare_home: Path) -> None:
+    with running(bare_home) as (server, child):
         process = psutil.Process(child.pid)
         assert [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN] == []
-        secret = (tmp_path / "secrets" / "postgres").read_text()
+        secret = (bare_home / "secrets" / "postgres").read_text()
         seen = " ".join(process.cmdline()) + str(process.environ()) + child.log.read_text() + str(child.record)
         assert secret in server.dsn
         assert secret not in seen
         assert stat.S_IMODE(server.data.stat().st_mode) == 0o700
-        assert stat.S_IMODE(socket_folder(tmp_path).stat().st_mode) == 0o700
+        assert stat.S_IMODE(socket_folder(bare_home).stat().st_mode) == 0o700
     assert [p.name for p in server.folder.iterdir()] == ["data"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root must become somebody else")
-def test_for_root_it_runs_as_a_user_who_cannot_read_the_home(tmp_path: Path) -> None:
-    home = tmp_path / "closed"
-    home.mkdir(mode=0o700)
-    with running(home) as (_, child):
+def test_for_root_it_runs_as_a_user_who_cannot_read_the_home(bare_home: Path) -> None:
+    bare_home.mkdir(mode=0o700)
+    with running(bare_home) as (_, child):
         assert psutil.Process(child.pid).uids().real != 0
-    assert stat.S_IMODE(home.stat().st_mode) == 0o701
-    assert stat.S_IMODE((home / "secrets").stat().st_mode) == 0o700
+    assert stat.S_IMODE(bare_home.stat().st_mode) == 0o701
+    assert stat.S_IMODE((bare_home / "secrets").stat().st_mode) == 0o700
 
 
-def test_a_home_too_deep_for_a_socket_gets_a_short_folder_of_its_own(tmp_path: Path) -> None:
-    home = tmp_path / ("deep" * 30)
-    folder = socket_folder(home)
-    assert home not in folder.parents
+def test_a_home_too_deep_for_a_socket_gets_a_short_folder_of_its_own(bare_home: Path) -> None:
+    deep = bare_home / ("deep" * 30)
+    folder = socket_folder(deep)
+    assert bare_home not in folder.parents
     assert len(os.fsencode(folder / SOCKET)) <= LONGEST_SOCKET_PATH
-    assert folder != socket_folder(tmp_path / ("deep" * 31))
-    with running(home) as (server, _), psycopg.connect(server.dsn) as db:
+    assert folder != socket_folder(bare_home / ("deep" * 31))
+    with running(deep) as (server, _), psycopg.connect(server.dsn) as db:
         assert db.execute("select 1").fetchone() == (1,)
     folder.rmdir()
 
 
-def test_a_folder_of_somebody_else_is_not_used_for_the_socket(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "pg").symlink_to(tmp_path / "elsewhere")
+def test_a_folder_of_somebody_else_is_not_used_for_the_socket(bare_home: Path) -> None:
+    (bare_home / "elsewhere").mkdir(parents=True)
+    (bare_home / "run").mkdir()
+    (bare_home / "run" / "pg").symlink_to(bare_home / "elsewhere")
     with pytest.raises(PostgresError, match="belongs to somebody else"):
-        PostgresServer(tmp_path).start()
+        PostgresServer(bare_home).start()
 
 
-def test_a_cluster_of_another_major_version_is_refused_untouched(tmp_path: Path) -> None:
-    data = tmp_path / "postgres" / "data"
+def test_a_cluster_of_another_major_version_is_refused_untouched(bare_home: Path) -> None:
+    data = bare_home / "postgres" / "data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("16\n")
     with pytest.raises(PostgresError, match=r"made by PostgreSQL 16, this is 18(?s:.)*B3_POSTGRES_DSN"):
-        PostgresServer(tmp_path).start()
+        PostgresServer(bare_home).start()
     assert [p.name for p in data.iterdir()] == ["PG_VERSION"]
 
 
-def test_a_lost_password_is_said_to_be_lost(tmp_path: Path) -> None:
-    with running(tmp_path):
+def test_a_lost_password_is_said_to_be_lost(bare_home: Path) -> None:
+    with running(bare_home):
         pass
-    (tmp_path / "secrets" / "postgres").unlink()
-    with pytest.raises(PostgresError, match="is not the password"), running(tmp_path):
+    (bare_home / "secrets" / "postgres").unlink()
+    with pytest.raises(PostgresError, match="is not the password"), running(bare_home):
         pass

@@ -1,0 +1,184 @@
+"""The commands that move and show data, as a person or a script calls them, against real servers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from b3_pipeline.cli import app
+from b3_pipeline.dagster_server import environment
+from b3_pipeline.loading.ledger import COUNTS
+from b3_pipeline.questdb.client import QuestDB
+from b3_pipeline.settings import Settings
+
+
+def b3(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+def answer(*arguments: object, code: int = 0) -> Any:
+    """What a command prints on standard output: one JSON document."""
+    return json.loads(b3(*arguments, "--json", code=code).stdout)
+
+
+@pytest.fixture
+def legacy(shared: Path) -> Path:
+    return shared / "data" / "legacy"
+
+
+def test_migrate_reports_exactly_the_expected_counts_and_then_that_nothing_changed(home: Path, legacy: Path) -> None:
+    expected = json.loads((legacy / "clean" / "EXPECTED.json").read_text())["tables"]
+    first = answer("migrate", "--legacy", legacy / "clean")
+    assert first["ok"]
+    assert {t: {c: counts[c] for c in COUNTS} for t, counts in first["tables"].items()} == expected
+    assert set(first) == {"ok", "tables", "files", "seconds", "rows_per_second"}
+    again = answer("migrate", "--legacy", legacy / "clean")
+    assert again["tables"] == first["tables"]
+    assert {f["outcome"] for f in again["files"]} == {"unchanged", "ignored"}
+
+
+def test_a_folder_with_a_broken_file_exits_with_1_and_the_rest_is_loaded(home: Path, legacy: Path) -> None:
+    result = answer("migrate", "--legacy", legacy / "dirty", code=1)
+    assert not result["ok"]
+    expected = json.loads((legacy / "dirty" / "EXPECTED.json").read_text())["tables"]
+    assert {t: {c: counts[c] for c in COUNTS} for t, counts in result["tables"].items()} == expected
+    entries = answer("quarantine", "list")
+    assert len(entries) == sum(t["rejected"] for t in expected.values())
+    assert all(set(e) == {"id", "table", "file", "line", "column", "text", "reason"} for e in entries)
+    entry = next(e for e in entries if e["reason"] == "bad_contract")
+    shown = answer("quarantine", "show", entry["id"])
+    assert (shown["text"], shown["value"], shown["record"]) == (entry["text"], "xyz-25", "delta_1")
+
+
+def test_rejected_records_alone_fail_only_a_strict_migration(home: Path, legacy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "legacy"
+    folder.mkdir()
+    shutil.copyfile(legacy / "dirty" / "indicadores_b3.csv", folder / "indicadores_b3.csv")
+    assert answer("migrate", "--legacy", folder)["ok"]
+    assert not answer("migrate", "--legacy", folder, "--strict", code=1)["ok"]
+
+
+def test_the_run_is_recorded_with_its_steps_and_their_counts(home: Path, legacy: Path, postgres: str) -> None:
+    b3("migrate", "--legacy", legacy / "clean")
+    env = environment(Settings(), postgres)
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in env.items():
+            patched.setenv(name, value)
+        with dg.DagsterInstance.from_config(env["DAGSTER_HOME"]) as instance:
+            [run] = instance.get_runs(limit=1)
+            assert (run.job_name, run.status) == ("migrate", dg.DagsterRunStatus.SUCCESS)
+            event = instance.get_latest_materialization_event(dg.AssetKey("b3_adjustments"))
+            assert event is not None
+            assert event.run_id == run.run_id
+            assert event.asset_materialization is not None
+            metadata = event.asset_materialization.metadata
+            assert metadata["dagster/row_count"].value == metadata["loaded"].value == 582
+            loads = metadata["loads"]
+            assert isinstance(loads, dg.TableMetadataValue)
+            [load] = loads.records
+            assert str(load.data["load_id"]) in str(metadata["see_loads"].value)
+            observed = instance.fetch_observations(dg.AssetKey(["legacy", "ajustes_b3"]), limit=1).records
+            assert observed[0].event_log_entry.run_id == run.run_id
+    counted = answer("sql", f"select count() n from b3_loads where run_id = '{run.run_id}'")
+    assert counted == [{"n": 14}]
+
+
+def test_people_see_tables_and_what_to_do_next(home: Path, legacy: Path) -> None:
+    shown = b3("migrate", "--legacy", legacy / "dirty", code=1)
+    assert shown.stdout == ""
+    for text in ("b3_vol_surface", "2,288", "cut off", "b3 quarantine list"):
+        assert text in " ".join(shown.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["migrate", "--legacy", "/no/such/folder"],
+        ["migrate"],
+        ["migrate", "--nonsense"],
+        ["settlements", "/no/such/file.zip"],
+        ["quarantine", "show", "1-1"],
+        ["sql", "drop table b3_loads"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_usage_exits_with_2_and_a_sentence(home: Path, arguments: list[str]) -> None:
+    assert b3(*arguments, code=2).stderr.strip()
+
+
+def test_with_json_an_error_is_a_document_too(home: Path) -> None:
+    failed = answer("migrate", "--legacy", "/no/such/folder", code=2)
+    assert failed["ok"] is False
+    assert "is no folder" in failed["error"]
+
+
+def test_a_table_of_another_shape_stops_everything_before_the_first_row(
+    home: Path, legacy: Path, db: QuestDB
+) -> None:
+    db.execute("ALTER TABLE b3_gamma_levels ADD COLUMN extra LONG")
+    db.wait_applied("b3_gamma_levels")
+    try:
+        failed = answer("migrate", "--legacy", legacy / "clean", code=1)
+        assert "column extra LONG is not in the contract" in failed["error"]
+        assert db.scalar("select count() from b3_loads") == 0
+        drift = answer("schema", "diff", code=1)
+        assert list(drift["tables"]) == ["b3_gamma_levels"]
+    finally:
+        db.execute("ALTER TABLE b3_gamma_levels DROP COLUMN extra")
+        db.wait_applied("b3_gamma_levels")
+
+
+def test_a_settlement_report_is_loaded_by_hand(home: Path, shared: Path) -> None:
+    for _ in range(2):
+        assert answer("settlements", shared / "data" / "b3" / "SPRD260112.zip") == {
+            "ok": True,
+            "trade_date": "2026-01-12",
+            "loaded": 155,
+            "rejected": 0,
+            "instruments": {"DDI": 42, "DI1": 42, "DOL": 25, "IND": 12, "WDO": 25, "WIN": 9},
+        }
+
+
+def test_something_that_is_no_report_is_rejected_with_its_reason(home: Path, tmp_path: Path) -> None:
+    page = tmp_path / "SPRD260113.zip"
+    page.write_text("<html>em manutenção</html>")
+    result = answer("settlements", page, code=1)
+    assert (result["ok"], result["loaded"]) == (False, 0)
+    assert result["reason"]
+
+
+def test_a_sample_is_made_and_loads_without_a_reject(home: Path, tmp_path: Path) -> None:
+    made = answer("sample", tmp_path / "sample", "--sessions", 5)
+    assert "ajustes_b3.csv" in made["files"]
+    result = answer("migrate", "--legacy", tmp_path / "sample", "--strict")
+    assert result["ok"]
+    assert all(t["loaded"] for t in result["tables"].values())
+
+
+def test_sql_gives_a_list_of_objects(home: Path) -> None:
+    assert answer("sql", "select 1 one, 'x' text, to_timestamp('2025-10-13', 'yyyy-MM-dd') at") == [
+        {"one": 1, "text": "x", "at": "2025-10-13T00:00:00Z"}
+    ]
+
+
+def test_schema_status_and_apply_say_that_all_is_applied(home: Path) -> None:
+    assert answer("schema", "apply") == {"ok": True, "applied": []}
+    status = answer("schema", "status")
+    assert [v["state"] for v in status["versions"]] == ["applied"]
+    assert answer("schema", "diff") == {"ok": True, "tables": {}}
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["settlements"], ["sample"], ["sql"], ["quarantine", "list"], ["up"]])
+def test_help_has_an_example(command: list[str]) -> None:
+    shown = b3(*command, "--help").stdout
+    assert "Example" in shown
+    assert f"b3 {' '.join(command)}" in shown

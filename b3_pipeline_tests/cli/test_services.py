@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from typer.testing import CliRunner
+
+from b3_pipeline.cli import app
+from b3_pipeline.doctor import Check, examine
+from b3_pipeline.home import Holder
+from b3_pipeline.ports import HOST
+from b3_pipeline.settings import Settings
+from b3_pipeline_tests.test_services import processes_of, until
+
+pytestmark = pytest.mark.xdist_group("up")
+
+TINY = """
+import dagster as dg
+
+@dg.asset
+def one() -> int:
+    return 1
+
+defs = dg.Definitions(assets=[one])
+"""
+
+
+@pytest.fixture
+def environment(bare_home: Path, port_base: int) -> dict[str, str]:
+    ours = {"B3_HOME": str(bare_home), "B3_PORT_BASE": str(port_base), "B3_QUESTDB_MEMORY": "256m"}
+    return {**{k: v for k, v in os.environ.items() if not k.startswith("B3_") or k == "B3_JAR_CACHE"}, **ours}
+
+
+@pytest.fixture
+def b3(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    """Runs `b3` in this process, in a home of the test's."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return lambda *arguments: CliRunner().invoke(app, arguments)
+
+
+def workspace(folder: Path, code: str) -> Path:
+    (folder / "tiny.py").write_text(code)
+    file = folder / "workspace.yaml"
+    file.write_text(f"load_from:\n  - python_file: {folder / 'tiny.py'}\n")
+    return file
+
+
+def run(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "b3_pipeline", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
+
+
+def holder_of(home: Path) -> Holder:
+    holder = Holder.of(home)
+    assert holder is not None
+    return holder
+
+
+def answer(command: subprocess.CompletedProcess[str]) -> Any:
+    assert command.stdout, command.stderr
+    return json.loads(command.stdout)
+
+
+def test_up_is_shared_said_once_more_and_ended_by_down(
+    bare_home: Path, environment: dict[str, str], port_base: int, tmp_path: Path
+) -> None:
+    first = run(environment, "up", "--detach", "--json", "--workspace", workspace(tmp_path, TINY))
+    assert first.returncode == 0, first.stderr
+    pid = holder_of(bare_home).pid
+    assert answer(first)["pid"] == pid
+    assert answer(first)["addresses"]["Dagster"]["address"] == f"http://{HOST}:{port_base + 1}"
+    again = run(environment, "up", "--json")
+    assert again.returncode == 0
+    assert answer(again) == answer(first)
+
+    status = run({**environment, "B3_PORT_BASE": "9000"}, "status", "--json")  # the holder's ports count, not ours
+    assert status.returncode == 0
+    names = ("questdb", "postgres", "dagster-webserver", "dagster-daemon")
+    assert answer(status)["services"] == dict.fromkeys(names, "up")
+    assert answer(status)["phase"] == "legacy"
+    assert answer(status)["tables"]["b3_adjustments"]["rows"] == 0
+    checks = {c["name"]: c for c in answer(run(environment, "doctor", "--json"))["checks"]}
+    assert checks[f"port {port_base + 1} (Dagster)"]["found"].startswith("ours")
+    assert checks["QuestDB server"]["state"] == "ok"
+    assert checks["PostgreSQL server"]["found"] == "PostgreSQL 18"
+
+    secrets = [file.read_text() for file in (bare_home / "secrets").iterdir()]
+    told = "".join(file.read_text("latin-1") for file in (bare_home / "logs").iterdir()) + first.stdout + first.stderr
+    told += "".join(" ".join(process.cmdline()) for process in processes_of(bare_home))
+    assert len(secrets) == 3
+    assert not any(secret in told for secret in secrets)
+
+    down = run(environment, "down", "--json")
+    assert set(answer(down)["stopped"]) == set(names)
+    assert processes_of(bare_home) == []
+    assert answer(run(environment, "down", "--json")) == {"ok": True, "stopped": []}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child when its parent is killed")
+def test_a_killed_up_leaves_no_process(bare_home: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    up = run(environment, "up", "--detach", "--workspace", workspace(tmp_path, TINY))
+    assert up.returncode == 0, up.stderr
+    assert "All healthy" in up.stderr
+    assert up.stdout == ""
+    assert len(processes_of(bare_home)) >= 7
+    os.kill(holder_of(bare_home).pid, signal.SIGKILL)
+    until(lambda: processes_of(bare_home) == [])
+
+
+def test_ctrl_c_stops_everything_also_while_it_starts(
+    bare_home: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "b3_pipeline", "up", "--workspace", str(workspace(tmp_path, TINY))]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as up:
+        assert up.stderr is not None
+        lines = iter(up.stderr.readline, "")
+        assert any("Waiting for Dagster" in line for line in lines)
+        up.send_signal(signal.SIGINT)
+        up.send_signal(signal.SIGTERM)
+        assert "All stopped" in up.stderr.read()
+    assert up.returncode == 0
+    assert processes_of(bare_home) == []
+
+
+def test_definitions_that_do_not_load_are_an_error_and_leave_no_process(
+    bare_home: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    broken = workspace(tmp_path, "raise RuntimeError('no such asset group')")
+    up = run(environment, "up", "--detach", "--json", "--workspace", broken)
+    assert up.returncode == 1
+    assert answer(up)["ok"] is False
+    assert "no such asset group" in answer(up)["error"]
+    assert processes_of(bare_home) == []
+
+
+def test_the_dagster_instance_is_postgres_without_telemetry(tmp_path: Path) -> None:
+    from b3_pipeline.dagster_server import environment, storage_url
+
+    settings = Settings(home=tmp_path / "home", legacy_dir=tmp_path)
+    env = environment(settings, "postgresql://b3:hidden@/b3?host=%2Frun%2Fpg")
+    text = (settings.home / "dagster" / "dagster.yaml").read_text()
+    config = json.loads(text)
+    assert config["telemetry"] == {"enabled": False}
+    assert config["sensors"]["use_threads"] is True
+    assert "hidden" not in text
+    assert env[config["storage"]["postgres"]["postgres_url"]["env"]] == storage_url(
+        "postgres://b3:hidden@/b3?host=%2Frun%2Fpg"
+    )
+    assert env["B3_LEGACY_DIR"] == str(tmp_path)
+    assert storage_url("postgresql://x/y").startswith("postgresql+psycopg2://")
+    with pytest.raises(Exception, match="B3_POSTGRES_DSN must look like"):
+        storage_url("host=localhost dbname=b3")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("up", "--sample", "--legacy", "."), ("up", "--legacy", "/no/such/folder"), ("up", "--nonsense")]
+)
+def test_wrong_usage_exits_with_2_and_starts_nothing(b3, bare_home: Path, arguments: tuple[str, ...]) -> None:
+    assert b3(*arguments).exit_code == 2
+    assert not bare_home.exists()
+
+
+def test_status_of_a_home_without_servers_says_so_and_makes_nothing(b3, bare_home: Path) -> None:
+    result = b3("status", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert set(document["services"].values()) == {"down"}
+    assert document["tables"] == {}
+    assert document["archive"] == {}
+    assert not bare_home.exists()
+
+
+def test_every_command_has_help_with_an_example(b3) -> None:
+    for command in ("up", "down", "status", "doctor"):
+        text = b3(command, "--help").stdout
+        assert f"b3 {command}" in text
+        assert "Example" in text
+
+
+def by_name(settings: Settings) -> dict[str, Check]:
+    return {check.name: check for check in examine(settings)}
+
+
+def test_doctor_makes_nothing_and_passes_on_a_sound_machine(b3, bare_home: Path) -> None:
+    result = b3("doctor", "--json")
+    assert result.exit_code == 0, result.stdout
+    assert not bare_home.exists()
+    assert all(check["advice"] for check in json.loads(result.stdout)["checks"] if check["state"] != "ok")
+
+
+def test_doctor_fails_on_what_must_be_put_right(b3, bare_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bare_home / "secrets").mkdir(parents=True)
+    (bare_home / "secrets" / "postgres").write_text("hidden")
+    monkeypatch.setenv("B3_LEGACY_DIR", str(bare_home / "nowhere"))
+    monkeypatch.setenv("B3_MIN_FREE_DISK_MB", str(10**12))
+    result = b3("doctor", "--json")
+    assert result.exit_code == 1
+    failed = {check["name"]: check for check in json.loads(result.stdout)["checks"] if check["state"] == "fail"}
+    assert set(failed) == {"disk", "secrets", "legacy folder"}
+    assert "chmod go-rwx" in failed["secrets"]["advice"]
+
+
+def test_doctor_tells_where_a_setting_comes_from_and_hides_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("B3_PORT_BASE", "9700")
+    monkeypatch.setenv("B3_POSTGRES_DSN", "postgresql://me:hidden@127.0.0.1:9/db")
+    (tmp_path / "settings.toml").write_text('questdb_memory = "3g"\n')
+    checks = by_name(Settings(home=tmp_path))
+    assert checks["setting port_base"].found == "9700 (B3_PORT_BASE)"
+    assert checks["setting questdb_memory"].found == "3g (settings.toml)"
+    assert checks["setting min_free_disk_mb"].found == "1000 (default)"
+    assert checks["setting postgres_dsn"].found == "set (not shown) (B3_POSTGRES_DSN)"
+    assert "hidden" not in str(checks)
+
+
+def test_doctor_names_a_stranger_on_our_port(tmp_path: Path, port_base: int) -> None:
+    import socket
+
+    with socket.create_server((HOST, port_base + 2)):
+        check = by_name(Settings(home=tmp_path, port_base=port_base))[f"port {port_base + 2} (QuestDB HTTP)"]
+    assert check.state == "fail"
+    assert f"pid {os.getpid()}" in check.found
+
+
+def test_up_reaches_health_within_the_tools_own_view(b3) -> None:
+    """The health questions are false, not errors, where nobody answers."""
+    from b3_pipeline.dagster_server import daemon_healthy, webserver_healthy
+
+    with httpx2.Client(trust_env=False) as client:
+        assert not webserver_healthy(client, 9)
+        assert not daemon_healthy(client, 9)
