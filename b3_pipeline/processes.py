@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -193,11 +193,11 @@ def _end(records: Iterable[Record], timeout_s: float) -> None:
         if leader := record.process():
             _signal(leader, record.stop_signal)
     leaders = [leader for record in records if (leader := record.process())]
-    _wait(leaders, timeout_s)
+    wait_ended(leaders, timeout_s)
     families |= {process for record in records for process in _family(record)}
     for process in families:
         _signal(process, signal.SIGKILL)
-    _wait(families, 5)
+    wait_ended(families, 5)
 
 
 def _family(record: Record) -> set[psutil.Process]:
@@ -220,11 +220,17 @@ def _signal(process: psutil.Process, number: int) -> None:
         process.send_signal(number)
 
 
-def _wait(processes: Iterable[psutil.Process], timeout_s: float) -> None:
-    """Waits until all have ended (a zombie has). Our own children stay waitable for their Popen."""
+def wait_ended(processes: Collection[psutil.Process], timeout_s: float) -> bool:
+    """Waits until all have ended, and tells whether they have.
+
+    A zombie has ended: its parent may be slow to collect it, and in a container there may be nobody who does.
+    """
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and any(_running(process) for process in processes):
+    while still := any(_running(process) for process in processes):
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.02)
+    return not still
 
 
 def _running(process: psutil.Process) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Never
 
 import httpx2
-import psutil
 import psycopg
 
 from b3_pipeline import dagster_server, processes
@@ -59,6 +58,7 @@ def engines(settings: Settings, report: Report = SILENT) -> Iterator[Engines]:
             if holder is None or not holder.open_to_us:
                 raise
         if held:
+            _make_ready(settings, report)
             yield stack.enter_context(_embedded(settings, report, held))[0]
         else:
             yield _known(settings, holder)
@@ -76,12 +76,16 @@ def _known(settings: Settings, holder: Holder | None = None) -> Engines:
     )
 
 
-@contextmanager
-def _embedded(settings: Settings, report: Report, held: Hold) -> Iterator[tuple[Engines, list[Child]]]:
-    """Starts what is not given by URL, both together, and stops it at the end of the block."""
+def _make_ready(settings: Settings, report: Report) -> None:
+    """Before anything starts in a home that we hold: enough disk, and nothing left of an interrupted run."""
     require_disk(settings)
     if left := processes.end_leftovers(settings.home):
         report(f"Ended what an interrupted run had left behind: {', '.join(left)}.")
+
+
+@contextmanager
+def _embedded(settings: Settings, report: Report, held: Hold) -> Iterator[tuple[Engines, list[Child]]]:
+    """Starts what is not given by URL, both together, and stops it at the end of the block."""
     children: list[Child] = []
     try:
         waiting = []
@@ -137,6 +141,7 @@ def all_services(settings: Settings, report: Report, held: Hold, workspace: Path
 
     The databases are healthy at once; Dagster is after `wait_healthy`. `workspace` is a workspace.yaml of one's own.
     """
+    _make_ready(settings, report)
     require_free({"Dagster": settings.ports.dagster})
     with _embedded(settings, report, held) as (databases, children):
         report("QuestDB and PostgreSQL are up.")
@@ -187,11 +192,9 @@ def stop_holder(settings: Settings) -> list[str]:
     if holder and (process := find_process(holder.pid, holder.create_time)):
         stopped = [name for name in NAMES if _runs(settings, name)]
         process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except psutil.TimeoutExpired:
+        if not processes.wait_ended([process], STOP_TIMEOUT_S):
             process.kill()
-            process.wait(5)
+            processes.wait_ended([process], 5)
     with hold(settings, shared=False):
         return stopped + [name for name in processes.end_leftovers(settings.home) if name not in stopped]
 

@@ -56,6 +56,7 @@ def test_a_child_has_a_session_and_a_record_of_its_own(tmp_path: Path, start) ->
     child = start(SLEEP)
     assert os.getsid(child.pid) == child.pid
     record = Record.of(tmp_path, "server")
+    assert record is not None
     assert record == child.record
     assert record.process() == psutil.Process(child.pid)
     assert record.argv[0] == sys.executable

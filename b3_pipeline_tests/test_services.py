@@ -14,12 +14,14 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from b3_pipeline import processes, services
-from b3_pipeline.home import HomeBusy
-from b3_pipeline.ports import HOST, PortBusy
+from b3_pipeline import processes
+from b3_pipeline.errors import B3Error
+from b3_pipeline.home import HomeBusy, hold
+from b3_pipeline.ports import HOST, PortBusy, is_free
 from b3_pipeline.processes import Child, Program, ServerDied
+from b3_pipeline.progress import SILENT
 from b3_pipeline.questdb.client import Address, QuestDB
-from b3_pipeline.services import Engines, Services, engines, running, states, stop_holder
+from b3_pipeline.services import Engines, Services, all_services, engines, running, states, stop_holder
 from b3_pipeline.settings import Settings
 
 USING = """
@@ -129,7 +131,7 @@ def test_a_server_that_cannot_start_takes_the_other_one_down(settings: Settings)
         pass
     (settings.home / "postgres" / "data").mkdir(parents=True)
     (settings.home / "postgres" / "data" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(services.B3Error, match="made by PostgreSQL 9"), engines(settings):
+    with pytest.raises(B3Error, match="made by PostgreSQL 9"), engines(settings):
         pass
     assert processes_of(settings.home) == []
 
@@ -143,6 +145,19 @@ def test_the_watch_ends_with_the_name_of_the_server_that_died(settings: Settings
             Services(settings, Engines(questdb, ""), children).watch()
     finally:
         processes.stop(children)
+
+
+def test_what_an_interrupted_up_left_on_a_port_is_ended_before_the_port_is_asked_for(settings: Settings) -> None:
+    listen = f"import socket, time; s = socket.create_server(('{HOST}', {settings.ports.dagster})); time.sleep(60)"
+    left = Child(Program("dagster-webserver", [sys.executable, "-c", listen], Path("/"), {}), settings.home)
+    until(lambda: not is_free(settings.ports.dagster))
+    (settings.home / "postgres" / "data").mkdir(parents=True)
+    (settings.home / "postgres" / "data" / "PG_VERSION").write_text("9\n")
+    refused = pytest.raises(B3Error, match="made by PostgreSQL 9")
+    with refused, hold(settings, shared=True) as held, all_services(settings, SILENT, held):
+        pass
+    left.forget()
+    assert processes_of(settings.home) == []
 
 
 def test_nothing_runs_in_a_new_home_and_there_is_nothing_to_stop(settings: Settings) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from b3_pipeline.cli import app
 from b3_pipeline.dagster_server import environment

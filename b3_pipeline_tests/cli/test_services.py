@@ -3,8 +3,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 from b3_pipeline.cli import app
+from b3_pipeline.dagster_server import DefinitionsBroken, daemon_healthy, storage_url, webserver_healthy
+from b3_pipeline.dagster_server import environment as dagster_environment
 from b3_pipeline.doctor import Check, examine
+from b3_pipeline.errors import B3Error
 from b3_pipeline.home import Holder
 from b3_pipeline.ports import HOST
 from b3_pipeline.settings import Settings
@@ -21,6 +27,7 @@ from b3_pipeline_tests.test_services import processes_of, until
 
 pytestmark = pytest.mark.xdist_group("up")
 
+NAMES = ("questdb", "postgres", "dagster-webserver", "dagster-daemon")
 TINY = """
 import dagster as dg
 
@@ -58,6 +65,21 @@ def run(environment: dict[str, str], *arguments: object) -> subprocess.Completed
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
 
 
+@contextmanager
+def starting(environment: dict[str, str], definitions: Path) -> Iterator[subprocess.Popen[str]]:
+    """`b3 up` in the foreground, from the moment when it waits for Dagster."""
+    command = [sys.executable, "-m", "b3_pipeline", "up", "--workspace", str(definitions)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as up:
+        assert up.stderr is not None
+        assert any("Waiting for Dagster" in line for line in iter(up.stderr.readline, ""))
+        yield up
+
+
+def said(command: subprocess.Popen[str]) -> str:
+    assert command.stderr is not None
+    return command.stderr.read()
+
+
 def holder_of(home: Path) -> Holder:
     holder = Holder.of(home)
     assert holder is not None
@@ -69,83 +91,103 @@ def answer(command: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(command.stdout)
 
 
-def test_up_is_shared_said_once_more_and_ended_by_down(
+def test_up_is_shared_says_when_it_is_up_already_and_leaves_no_process_when_killed(
     bare_home: Path, environment: dict[str, str], port_base: int, tmp_path: Path
 ) -> None:
     first = run(environment, "up", "--detach", "--json", "--workspace", workspace(tmp_path, TINY))
     assert first.returncode == 0, first.stderr
     pid = holder_of(bare_home).pid
-    assert answer(first)["pid"] == pid
-    assert answer(first)["addresses"]["Dagster"]["address"] == f"http://{HOST}:{port_base + 1}"
-    again = run(environment, "up", "--json")
-    assert again.returncode == 0
-    assert answer(again) == answer(first)
+    try:
+        assert answer(first)["pid"] == pid
+        assert answer(first)["addresses"]["Dagster"]["address"] == f"http://{HOST}:{port_base + 1}"
+        again = run(environment, "up", "--json")
+        assert again.returncode == 0
+        assert answer(again) == answer(first)
 
-    status = run({**environment, "B3_PORT_BASE": "9000"}, "status", "--json")  # the holder's ports count, not ours
-    assert status.returncode == 0
-    names = ("questdb", "postgres", "dagster-webserver", "dagster-daemon")
-    assert answer(status)["services"] == dict.fromkeys(names, "up")
-    assert answer(status)["phase"] == "legacy"
-    assert answer(status)["tables"]["b3_adjustments"]["rows"] == 0
-    checks = {c["name"]: c for c in answer(run(environment, "doctor", "--json"))["checks"]}
-    assert checks[f"port {port_base + 1} (Dagster)"]["found"].startswith("ours")
-    assert checks["QuestDB server"]["state"] == "ok"
-    assert checks["PostgreSQL server"]["found"] == "PostgreSQL 18"
+        status = run({**environment, "B3_PORT_BASE": "9000"}, "status", "--json")  # the holder's ports count
+        assert status.returncode == 0
+        assert answer(status)["services"] == dict.fromkeys(NAMES, "up")
+        assert answer(status)["phase"] == "legacy"
+        assert answer(status)["tables"]["b3_adjustments"]["rows"] == 0
+        checks = {c["name"]: c for c in answer(run(environment, "doctor", "--json"))["checks"]}
+        assert checks[f"port {port_base + 1} (Dagster)"]["found"].startswith("ours")
+        assert checks["QuestDB server"]["state"] == "ok"
+        assert checks["PostgreSQL server"]["found"] == "PostgreSQL 18"
 
-    secrets = [file.read_text() for file in (bare_home / "secrets").iterdir()]
-    told = "".join(file.read_text("latin-1") for file in (bare_home / "logs").iterdir()) + first.stdout + first.stderr
-    told += "".join(" ".join(process.cmdline()) for process in processes_of(bare_home))
-    assert len(secrets) == 3
-    assert not any(secret in told for secret in secrets)
+        secrets = [file.read_text() for file in (bare_home / "secrets").iterdir()]
+        told = "".join(file.read_text("latin-1") for file in (bare_home / "logs").iterdir())
+        told += first.stdout + first.stderr
+        told += "".join(" ".join(process.cmdline()) for process in processes_of(bare_home))
+        assert len(secrets) == 3
+        assert not any(secret in told for secret in secrets)
+        assert len(processes_of(bare_home)) >= 7
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    if sys.platform == "linux":
+        until(lambda: processes_of(bare_home) == [])
+    else:
+        assert set(answer(run(environment, "down", "--json"))["stopped"]) == set(NAMES)
 
-    down = run(environment, "down", "--json")
-    assert set(answer(down)["stopped"]) == set(names)
+
+def test_ctrl_c_and_down_stop_everything_also_while_it_starts(
+    bare_home: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    with starting(environment, workspace(tmp_path, TINY)) as up:
+        up.send_signal(signal.SIGINT)
+        up.send_signal(signal.SIGTERM)
+        assert "All stopped" in said(up)
+    assert up.returncode == 0
+    assert processes_of(bare_home) == []
+
+    with starting(environment, workspace(tmp_path, TINY)) as up:
+        second = run(environment, "up")
+        assert second.returncode == 1
+        assert f"(pid {up.pid})" in second.stderr
+        down = run(environment, "down", "--json")
+        assert set(answer(down)["stopped"]) == set(NAMES)
+        assert "All stopped" in said(up)
+    assert up.returncode == 0
     assert processes_of(bare_home) == []
     assert answer(run(environment, "down", "--json")) == {"ok": True, "stopped": []}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child when its parent is killed")
-def test_a_killed_up_leaves_no_process(bare_home: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    up = run(environment, "up", "--detach", "--workspace", workspace(tmp_path, TINY))
-    assert up.returncode == 0, up.stderr
-    assert "All healthy" in up.stderr
-    assert up.stdout == ""
-    assert len(processes_of(bare_home)) >= 7
-    os.kill(holder_of(bare_home).pid, signal.SIGKILL)
-    until(lambda: processes_of(bare_home) == [])
+def location(load_status: str = "LOADED", **loaded: object) -> dict[str, object]:
+    return {"loadStatus": load_status, "locationOrLoadError": loaded or {"__typename": "RepositoryLocation"}}
 
 
-def test_ctrl_c_stops_everything_also_while_it_starts(
-    bare_home: Path, environment: dict[str, str], tmp_path: Path
-) -> None:
-    command = [sys.executable, "-m", "b3_pipeline", "up", "--workspace", str(workspace(tmp_path, TINY))]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as up:
-        assert up.stderr is not None
-        lines = iter(up.stderr.readline, "")
-        assert any("Waiting for Dagster" in line for line in lines)
-        up.send_signal(signal.SIGINT)
-        up.send_signal(signal.SIGTERM)
-        assert "All stopped" in up.stderr.read()
-    assert up.returncode == 0
-    assert processes_of(bare_home) == []
+def asked(locations: list[dict[str, object]], *healthy: bool) -> bool:
+    daemons = [{"daemonType": "SENSOR", "required": True, "healthy": ok} for ok in healthy]
+    state = {
+        "workspaceOrError": {"locationEntries": locations},
+        "instance": {"daemonHealth": {"allDaemonStatuses": [*daemons, {"required": False, "healthy": False}]}},
+    }
+    transport = httpx2.MockTransport(lambda _request: httpx2.Response(200, json={"data": state}))
+    with httpx2.Client(transport=transport) as client:
+        return daemon_healthy(client, 9)
 
 
-def test_definitions_that_do_not_load_are_an_error_and_leave_no_process(
-    bare_home: Path, environment: dict[str, str], tmp_path: Path
-) -> None:
-    broken = workspace(tmp_path, "raise RuntimeError('no such asset group')")
-    up = run(environment, "up", "--detach", "--json", "--workspace", broken)
-    assert up.returncode == 1
-    assert answer(up)["ok"] is False
-    assert "no such asset group" in answer(up)["error"]
-    assert processes_of(bare_home) == []
+def test_dagster_is_healthy_once_definitions_are_loaded_and_required_daemons_beat() -> None:
+    assert asked([location()], True, True)
+    assert not asked([location()], True, False)
+    assert not asked([location("LOADING")], True)
+    assert not asked([], True)
+
+
+def test_definitions_that_do_not_load_are_an_error_with_its_cause() -> None:
+    broken = location(__typename="PythonError", message="cannot load\n", causes=[{"message": "no such asset group"}])
+    with pytest.raises(DefinitionsBroken, match="cannot load\nno such asset group"):
+        asked([broken], True)
+
+
+def test_a_dagster_that_is_not_there_is_not_healthy() -> None:
+    with httpx2.Client(trust_env=False) as client:
+        assert not webserver_healthy(client, 9)
+        assert not daemon_healthy(client, 9)
 
 
 def test_the_dagster_instance_is_postgres_without_telemetry(tmp_path: Path) -> None:
-    from b3_pipeline.dagster_server import environment, storage_url
-
     settings = Settings(home=tmp_path / "home", legacy_dir=tmp_path)
-    env = environment(settings, "postgresql://b3:hidden@/b3?host=%2Frun%2Fpg")
+    env = dagster_environment(settings, "postgresql://b3:hidden@/b3?host=%2Frun%2Fpg")
     text = (settings.home / "dagster" / "dagster.yaml").read_text()
     config = json.loads(text)
     assert config["telemetry"] == {"enabled": False}
@@ -156,7 +198,7 @@ def test_the_dagster_instance_is_postgres_without_telemetry(tmp_path: Path) -> N
     )
     assert env["B3_LEGACY_DIR"] == str(tmp_path)
     assert storage_url("postgresql://x/y").startswith("postgresql+psycopg2://")
-    with pytest.raises(Exception, match="B3_POSTGRES_DSN must look like"):
+    with pytest.raises(B3Error, match="B3_POSTGRES_DSN must look like"):
         storage_url("host=localhost dbname=b3")
 
 
@@ -223,18 +265,7 @@ def test_doctor_tells_where_a_setting_comes_from_and_hides_secrets(
 
 
 def test_doctor_names_a_stranger_on_our_port(tmp_path: Path, port_base: int) -> None:
-    import socket
-
     with socket.create_server((HOST, port_base + 2)):
         check = by_name(Settings(home=tmp_path, port_base=port_base))[f"port {port_base + 2} (QuestDB HTTP)"]
     assert check.state == "fail"
     assert f"pid {os.getpid()}" in check.found
-
-
-def test_up_reaches_health_within_the_tools_own_view(b3) -> None:
-    """The health questions are false, not errors, where nobody answers."""
-    from b3_pipeline.dagster_server import daemon_healthy, webserver_healthy
-
-    with httpx2.Client(trust_env=False) as client:
-        assert not webserver_healthy(client, 9)
-        assert not daemon_healthy(client, 9)

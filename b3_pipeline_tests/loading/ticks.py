@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -98,7 +98,7 @@ def _parse(stream: BinaryIO, _table: Table) -> Parsing:
 KIND = Kind("ticks", "ticks.json", "made-up ticks", "legacy_csv", (TICKS.name,), _parse)
 
 
-def payload(folder: Path, *ticks: Tick, name: str = "ticks.json", feed: str = "legacy_csv", **content: int) -> Payload:
+def payload(folder: Path, *ticks: Tick, name: str = "ticks.json", feed: str = "legacy_csv", **content: Any) -> Payload:
     """A payload on disk that parses to these ticks."""
     data = Content(ticks, **content).to_bytes()
     path = folder / name

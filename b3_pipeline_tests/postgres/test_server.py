@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from b3_pipeline import processes
 from b3_pipeline.postgres.server import LONGEST_SOCKET_PATH, SOCKET, PostgresError, PostgresServer, socket_folder
@@ -37,7 +38,7 @@ def test_its_data_outlive_a_stop_a_kill_and_a_stale_pid_file(bare_home: Path) ->
 
 
 def test_nobody_gets_in_without_the_password(postgres: str) -> None:
-    dsn = psycopg.conninfo.conninfo_to_dict(postgres)
+    dsn = conninfo_to_dict(postgres)
     for password in ("", "wrong"):
         with pytest.raises(psycopg.OperationalError, match="password"):
             psycopg.connect(**{**dsn, "password": password})
