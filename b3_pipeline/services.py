@@ -67,13 +67,15 @@ def engines(settings: Settings, report: Report = SILENT) -> Iterator[Engines]:
 def _known(settings: Settings, holder: Holder | None = None) -> Engines:
     """Where the databases are: by URL, or embedded in this home (by its holder, whose ports may be others than ours)."""
     url, dsn = settings.questdb_url, settings.postgres_dsn
-    ports = Ports(holder.port_base if holder else settings.port_base)
     return Engines(
-        Address.from_url(url.get_secret_value())
-        if url
-        else QuestDBServer(settings.home, ports, settings.questdb_memory).address,
+        Address.from_url(url.get_secret_value()) if url else _embedded_address(settings, holder),
         dsn.get_secret_value() if dsn else PostgresServer(settings.home).dsn,
     )
+
+
+def _embedded_address(settings: Settings, holder: Holder | None) -> Address:
+    ports = Ports(holder.port_base if holder else settings.port_base)
+    return QuestDBServer(settings.home, ports, settings.questdb_memory).address
 
 
 def _make_ready(settings: Settings, report: Report) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from b3_pipeline.errors import B3Error
+from b3_pipeline.errors import B3Error, UsageError
 
 console = Console(stderr=True, highlight=False)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -68,11 +69,20 @@ def guarded(command: Command) -> Command:
         except B3Error as error:
             _fail(str(error), kwargs)
             raise typer.Exit(error.exit_code) from None
+        except ValidationError as error:
+            _fail(_wrong_settings(error), kwargs)
+            raise typer.Exit(UsageError.exit_code) from None
         except OSError as error:
             _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.", kwargs)
             raise typer.Exit(1) from None
 
     return run  # pyright: ignore[reportReturnType]
+
+
+def _wrong_settings(error: ValidationError) -> str:
+    """What is wrong with the settings, by variable; their values may be secrets and are not shown."""
+    wrong = [f"B3_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False)]
+    return f"Wrong settings (environment or settings.toml): {'; '.join(wrong)}."
 
 
 def _fail(message: str, given: dict[str, Any]) -> None:

@@ -68,7 +68,10 @@ def status(as_json: Json = False) -> None:
     if as_json:
         emit({"ok": ok, "versions": [asdict(v) for v in versions]})
     else:
-        rows = ([f"V{v.version:03}", v.name, v.state, v.at and f"{v.at:%Y-%m-%d %H:%M}", v.seconds and f"{v.seconds:.2f}"] for v in versions)
+        rows = (
+            [f"V{v.version:03}", v.name, v.state, v.at and f"{v.at:%Y-%m-%d %H:%M}", v.seconds and f"{v.seconds:.2f}"]
+            for v in versions
+        )
         table("Schema", ["version", "name", "state", "applied (UTC)", "seconds"], rows)
     if not ok:
         raise typer.Exit(1)

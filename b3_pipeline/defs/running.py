@@ -32,9 +32,12 @@ def run_job(job: str, inputs: Mapping[str, Any], store: Store, servers: Engines)
     quiet = {"console": {"config": {"log_level": "CRITICAL"}}}  # the command says in its own words what happened
     config = {"ops": {name: {"config": dict(inputs)} for name in ops}, "loggers": quiet}
     with home_instance(store, servers) as instance:
-        result = definition.execute_in_process(
-            run_config=config, instance=instance, raise_on_error=False, tags={"b3/command": job}
-        )
+        try:
+            result = definition.execute_in_process(
+                run_config=config, instance=instance, raise_on_error=False, tags={"b3/command": job}
+            )
+        except dg.DagsterExecutionInterruptedError:
+            raise KeyboardInterrupt from None
     return list(dict.fromkeys(_sentence(event) for event in result.all_events if event.is_step_failure))
 
 

@@ -120,9 +120,7 @@ def test_with_json_an_error_is_a_document_too(home: Path) -> None:
     assert "is no folder" in failed["error"]
 
 
-def test_a_table_of_another_shape_stops_everything_before_the_first_row(
-    home: Path, legacy: Path, db: QuestDB
-) -> None:
+def test_a_table_of_another_shape_stops_everything_before_the_first_row(home: Path, legacy: Path, db: QuestDB) -> None:
     db.execute("ALTER TABLE b3_gamma_levels ADD COLUMN extra LONG")
     db.wait_applied("b3_gamma_levels")
     try:
@@ -181,3 +179,10 @@ def test_help_has_an_example(command: list[str]) -> None:
     shown = b3(*command, "--help").stdout
     assert "Example" in shown
     assert f"b3 {' '.join(command)}" in shown
+
+
+def test_a_wrong_setting_is_named_and_its_value_is_not_shown(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("B3_PORT_BASE", "hunter2")
+    shown = b3("quarantine", "list", code=2)
+    assert "B3_PORT_BASE" in shown.stderr
+    assert "hunter2" not in shown.output
