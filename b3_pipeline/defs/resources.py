@@ -1,6 +1,6 @@
 """What the assets are given: access to the home's servers and to the files that a run is about."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import dagster as dg
 from b3_pipeline.errors import UsageError
 from b3_pipeline.loading.folder import Account
 from b3_pipeline.loading.load import Loader, quiet
-from b3_pipeline.loading.payloads import Found, payload, survey
+from b3_pipeline.loading.payloads import Found, Payload, payload, survey
 from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.settings import Settings
@@ -33,6 +33,7 @@ class Store:
         self.progress = progress
         self.account = Account()
         self.db: QuestDB | None = None
+        self._met: set[tuple[str, str]] = set()
 
     @contextmanager
     def loader(self, run_id: str) -> Iterator[Loader]:
@@ -58,3 +59,9 @@ class Store:
         if folder is None:
             raise UsageError("No legacy folder is known: set B3_LEGACY_DIR, or give legacy_dir in the run's config.")
         return survey(Path(folder), [kind for kind in LEGACY_KINDS if table in kind.tables])
+
+    def first_met(self, run_id: str, payloads: Iterable[Payload]) -> list[Payload]:
+        """Those of the payloads that no step of the run has met before: several tables come from one file."""
+        new = [p for p in payloads if (run_id, p.name) not in self._met]
+        self._met |= {(run_id, p.name) for p in new}
+        return new

@@ -56,7 +56,7 @@ def data_asset(table: Table) -> Any:
         context: dg.AssetExecutionContext, config: Inputs, store: dg.ResourceParam[Store]
     ) -> dg.MaterializeResult:
         payloads = [p for found in store.files(config, table.name) if (p := found.loadable)]
-        for content in payloads:
+        for content in store.first_met(context.run.run_id, payloads):
             context.log_event(_observed(content))
         with store.loader(context.run.run_id) as loader:
             reports = load_all(loader, payloads, table)

@@ -9,11 +9,16 @@ from typing import Any
 from b3_pipeline.loading.ledger import COUNTS
 from b3_pipeline.loading.load import Loader, Report
 from b3_pipeline.loading.payloads import Found, Payload
+from b3_pipeline.questdb import schema
 from b3_pipeline.tables import Table
 
 
 def load_all(loader: Loader, payloads: Iterable[Payload], table: Table) -> list[Report]:
-    """Loads those payloads that feed the table, in the given order. Raises what `Loader.load` raises."""
+    """Loads those payloads that feed the table, in the given order.
+
+    Raises SchemaError before the first row when the table is not as contracted, and what `Loader.load` raises.
+    """
+    schema.require(loader.db, table)
     reports: list[Report] = []
     claimed: set[int] = set()
     for payload in payloads:

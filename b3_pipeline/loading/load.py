@@ -25,7 +25,6 @@ from b3_pipeline.loading.payloads import Payload
 from b3_pipeline.loading.quarantine import LoadRejects, Quarantine
 from b3_pipeline.parsing.csv_rows import read_lines
 from b3_pipeline.parsing.records import COLUMN, LINE, TEXT, FileRejected, Reason, Reject, empty_records
-from b3_pipeline.questdb import schema
 from b3_pipeline.questdb.client import QuestDB, as_arrow, named
 from b3_pipeline.tables import ADDED_BY_LOAD, TABLES, Table
 
@@ -62,11 +61,10 @@ class Loader:
     def load(self, payload: Payload, table: Table, claimed: Collection[int] = ()) -> Report:
         """Loads a payload into a table and returns when its rows show and are counted.
 
-        `claimed` are the loads that other files of the same command are known to be. Raises SchemaError before the
-        first row when the table is not as contracted, LoadError when the counts do not close, QuestDBError when the
-        server is away (the load then goes on under its own id next time).
+        `claimed` are the loads that other files of the same command are known to be. Raises LoadError when the counts
+        do not close, QuestDBError when the server is away (the load then goes on under its own id next time). That
+        the table is as contracted is `load_all`'s to ask.
         """
-        schema.require(self.db, table)
         (self.home / "locks").mkdir(parents=True, exist_ok=True)
         with FileLock(self.home / "locks" / f"{table.name}.lock"):
             earlier = recognise(self.ledger.known(payload.sha256, table.name, payload.kind.feed), payload.name, claimed)

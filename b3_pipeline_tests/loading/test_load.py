@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from b3_pipeline.loading import load as load_module
 from b3_pipeline.loading.folder import load_all, totals
 from b3_pipeline.loading.load import Loader, Report
 from b3_pipeline.loading.payloads import Payload, PayloadChanged
+from b3_pipeline.questdb import schema
 from b3_pipeline.questdb.client import QuestDB, QuestDBError
 from b3_pipeline.questdb.schema import SchemaError
 from b3_pipeline_tests.loading.ticks import NOW, TICKS, Tick, payload
@@ -201,12 +201,12 @@ def test_a_table_of_another_shape_stops_the_load_before_its_first_row(loader: Lo
     loader.db.wait_applied(TICKS.name)
     try:
         with pytest.raises(SchemaError, match="column provider SYMBOL is missing"):
-            loader.load(payload(tmp_path, A), TICKS)
+            load_all(loader, [payload(tmp_path, A)], TICKS)
         assert loader.db.scalar("select count() from b3_dxy_ticks") == 0
         assert loader.db.scalar("select count() from b3_loads") == 0
     finally:
         loader.db.execute("DROP TABLE b3_dxy_ticks")
-        ddl = next(s for m in load_module.schema.migrations() for s in m.statements if "b3_dxy_ticks (" in s)
+        ddl = next(s for m in schema.migrations() for s in m.statements if "b3_dxy_ticks (" in s)
         loader.db.execute(ddl)
 
 
