@@ -207,7 +207,7 @@ class QuestDB:
                     f"QuestDB has not applied rows sent to {table} for {self.apply_timeout_s:.0f} s; run it again later."
                 )
             time.sleep(pause)
-            pause = min(pause * 1.5, 0.1)
+            pause = min(pause * 1.25, 0.05)
 
 
 def _frame(rows: pa.Table) -> pd.DataFrame:
