@@ -263,16 +263,16 @@ class _Run:
 
 def _show_migration(result: dict[str, Any]) -> None:
     heads = {
-        "candidates": "candidates",
+        "candidates": "records",
         "loaded": "loaded",
         "revised": "revised",
         "rejected": "rejected",
         "duplicate": "dup.",
         "absent": "absent",
-        "rows_in_table": "in table",
+        "rows_in_table": "rows",
     }
     table(
-        "Records: candidates = loaded + rejected + duplicate + absent",
+        "Records = loaded + rejected + duplicate + absent; rows: in the table",
         ["table", *heads.values()],
         ([name, *(t[c] for c in heads)] for name, t in result["tables"].items()),
         list(heads.values()),

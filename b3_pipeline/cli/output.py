@@ -46,7 +46,9 @@ def say(message: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[str] = ()) -> None:
     """A table for people; the columns in `numbers` are set to the right, with thousands apart."""
-    out = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
+    if title:
+        console.print(f"[bold]{title}[/]")
+    out = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         right = column in numbers
         out.add_column(

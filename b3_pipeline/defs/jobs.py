@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import dagster as dg
 
+from b3_pipeline.defs.sources import source_key
 from b3_pipeline.defs.tables import LEDGERS
-from b3_pipeline.parsing.kinds import REPORT
+from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT, Kind
 from b3_pipeline.tables import DATA_TABLES
 
-_LEDGERS = [t.name for t in LEDGERS]
+
+def _assets(kinds: Iterable[Kind], tables: Iterable[str]) -> dg.AssetSelection:
+    """The sources, then the tables, then the ledgers."""
+    return dg.AssetSelection.assets(*map(source_key, kinds), *tables, *(t.name for t in LEDGERS))
+
 
 migrate = dg.define_asset_job(
     "migrate",
-    selection=dg.AssetSelection.assets(*(t.name for t in DATA_TABLES), *_LEDGERS),
+    selection=_assets(LEGACY_KINDS, (t.name for t in DATA_TABLES)),
     description="Loads a legacy folder into every table (`b3 migrate`). Running it again changes nothing.",
 )
 settlements = dg.define_asset_job(
     "settlements",
-    selection=dg.AssetSelection.assets(*REPORT.tables, *_LEDGERS),
+    selection=_assets([REPORT], REPORT.tables),
     description="Loads B3's settlement reports, BVBG.187 (`b3 settlements`).",
 )
 

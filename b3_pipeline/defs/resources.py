@@ -1,6 +1,6 @@
 """What the assets are given: access to the home's servers and to the files that a run is about."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -9,8 +9,8 @@ import dagster as dg
 from b3_pipeline.errors import UsageError
 from b3_pipeline.loading.folder import Account
 from b3_pipeline.loading.load import Loader, quiet
-from b3_pipeline.loading.payloads import Found, Payload, payload, survey
-from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT
+from b3_pipeline.loading.payloads import Found, payload, survey
+from b3_pipeline.parsing.kinds import REPORT, Kind
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.settings import Settings
 
@@ -33,7 +33,6 @@ class Store:
         self.progress = progress
         self.account = Account()
         self.db: QuestDB | None = None
-        self._met: set[tuple[str, str]] = set()
 
     @contextmanager
     def loader(self, run_id: str) -> Iterator[Loader]:
@@ -48,20 +47,14 @@ class Store:
         with engines(self.settings) as servers, QuestDB(servers.questdb) as db:
             yield db
 
-    def files(self, inputs: Inputs, table: str) -> list[Found]:
-        """The files of a run that feed a table, in the order in which they load.
+    def files(self, inputs: Inputs, kinds: Sequence[Kind]) -> list[Found]:
+        """The files of a run that are of these kinds, in the order in which they load.
 
         Raises UsageError when the run names no folder and none is set, or when a report cannot be read.
         """
         if inputs.reports:
-            return [Found(Path(r).name, payload(Path(r), REPORT)) for r in inputs.reports]
+            return [Found(Path(r).name, payload(Path(r), REPORT)) for r in inputs.reports if REPORT in kinds]
         folder = inputs.legacy_dir or self.settings.legacy_dir
         if folder is None:
             raise UsageError("No legacy folder is known: set B3_LEGACY_DIR, or give legacy_dir in the run's config.")
-        return survey(Path(folder), [kind for kind in LEGACY_KINDS if table in kind.tables])
-
-    def first_met(self, run_id: str, payloads: Iterable[Payload]) -> list[Payload]:
-        """Those of the payloads that no step of the run has met before: several tables come from one file."""
-        new = [p for p in payloads if (run_id, p.name) not in self._met]
-        self._met |= {(run_id, p.name) for p in new}
-        return new
+        return survey(Path(folder), [kind for kind in kinds if kind is not REPORT])

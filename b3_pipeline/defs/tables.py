@@ -10,7 +10,6 @@ from b3_pipeline.defs.resources import Inputs, Store
 from b3_pipeline.defs.sources import KINDS, source_key
 from b3_pipeline.loading.folder import load_all, totals
 from b3_pipeline.loading.load import Loader, Report
-from b3_pipeline.loading.payloads import Payload
 from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.tables import DATA_TABLES, TABLES, Column, Table
 
@@ -55,9 +54,8 @@ def data_asset(table: Table) -> Any:
     def load_table(
         context: dg.AssetExecutionContext, config: Inputs, store: dg.ResourceParam[Store]
     ) -> dg.MaterializeResult:
-        payloads = [p for found in store.files(config, table.name) if (p := found.loadable)]
-        for content in store.first_met(context.run.run_id, payloads):
-            context.log_event(_observed(content))
+        kinds = [kind for kind in KINDS if table.name in kind.tables]
+        payloads = [p for found in store.files(config, kinds) if (p := found.loadable)]
         with store.loader(context.run.run_id) as loader:
             reports = load_all(loader, payloads, table)
             store.account.reports += reports
@@ -77,15 +75,6 @@ def ledger_asset(table: Table) -> Any:
             return dg.MaterializeResult(metadata={**_rows(loader.db, table), "rows_of_this_run": count})
 
     return describe_ledger
-
-
-def _observed(content: Payload) -> dg.AssetObservation:
-    return dg.AssetObservation(
-        source_key(content.kind),
-        description=f"{content.name}: {content.size:,} bytes",
-        metadata={"file": dg.MetadataValue.path(str(content.path)), "bytes": content.size, "sha256": content.sha256},
-        tags={"dagster/data_version": content.sha256},
-    )
 
 
 def _rows(db: QuestDB, table: Table) -> dict:
