@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, fields
@@ -41,20 +42,6 @@ class Load:
         return {name: getattr(self, name) for name in COUNTS}
 
 
-_last_id = 0
-
-
-def new_load_id() -> int:
-    """A load's id: µs since 1970 at its making, moved on where this process has given that one away.
-
-    Real time, not the settings' clock: ids must grow even while a day is replayed. Below 2**53, so exact in JSON
-    readers that know only doubles.
-    """
-    global _last_id
-    _last_id = max(_last_id + 1, time.time_ns() // 1_000)
-    return _last_id
-
-
 class Ledger:
     """Reads and writes `b3_loads`."""
 
@@ -75,6 +62,15 @@ class Ledger:
             feed,
         )
         return [Load(*row) for row in rows]
+
+    def new_id(self) -> int:
+        """An id for a new load: µs since 1970, and above every id that was ever given, whatever the clock does.
+
+        A greater id means a later load, which `judge` relies on. Real time, not the settings' clock, so that it grows
+        while a day is replayed; some chance, so that two processes do not meet. Below 2**53: exact in any JSON reader.
+        """
+        newest = self.db.scalar("select max(load_id) from b3_loads") or 0
+        return max(newest, time.time_ns() // 1_000) + 1 + secrets.randbelow(1_000)
 
     def write(self, load: Load) -> None:
         """Stores a load's row, over the one that it had. It is safe at once, and shows to `known`."""

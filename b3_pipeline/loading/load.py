@@ -20,7 +20,7 @@ from filelock import FileLock
 from b3_pipeline.errors import B3Error
 from b3_pipeline.loading.buckets import IN_MEMORY, TimeBuckets
 from b3_pipeline.loading.compare import Standing, differing, judge
-from b3_pipeline.loading.ledger import Ledger, Load, new_load_id, recognise
+from b3_pipeline.loading.ledger import Ledger, Load, recognise
 from b3_pipeline.loading.payloads import Payload
 from b3_pipeline.loading.quarantine import LoadRejects, Quarantine
 from b3_pipeline.parsing.csv_rows import read_lines
@@ -116,7 +116,7 @@ class _Attempt:
             if self.earlier
             else Load(
                 now,
-                new_load_id(),
+                self.loader.ledger.new_id(),
                 self.loader.run_id,
                 self.table.name,
                 self.payload.kind.feed,

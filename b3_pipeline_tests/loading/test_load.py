@@ -291,6 +291,16 @@ def test_any_sequence_of_loads_closes_its_accounts_and_leaves_what_the_rules_say
     assert {(ts, bucket): value for ts, bucket, value, *_ in rows(loader.db)} == store
 
 
+def test_a_clock_that_went_back_does_not_make_a_new_load_an_old_one(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = loader.load(payload(tmp_path, A), TICKS)
+    monkeypatch.setattr("b3_pipeline.loading.ledger.time.time_ns", lambda: 1)
+    second = loader.load(payload(tmp_path, replace(A, value=0.9), name="newer.json"), TICKS)
+    assert second.load.load_id > first.load.load_id
+    assert [row[2] for row in rows(loader.db)] == [0.9]
+
+
 def test_progress_is_told_every_byte_once(loader: Loader, tmp_path: Path) -> None:
     read: list[int] = []
     content: Payload = payload(tmp_path, A, A, replace(A, value=0.4))
