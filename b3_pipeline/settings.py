@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import AwareDatetime, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -28,7 +28,7 @@ class Ports:
 class Settings(BaseSettings):
     """All settings. Variables win over the file `B3_HOME/settings.toml`, the file over the defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="B3_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="B3_", extra="forbid")
 
     home: Path = Field(default=PROJECT / ".b3", description="Where all state lives")
     port_base: int = Field(default=8800, ge=1024, le=65_000, description="First of the ports")
@@ -38,8 +38,8 @@ class Settings(BaseSettings):
     )
     postgres_dsn: SecretStr | None = Field(default=None, description="A PostgreSQL of one's own: postgresql://…")
     questdb_memory: str = Field(default="2g", pattern=r"^\d+[mg]$", description="Java heap of the embedded QuestDB")
-    min_free_disk_mb: int = Field(default=1_000, description="Below this, nothing is started or loaded")
-    now: datetime | None = Field(default=None, description="Pretend that it is this moment (ISO 8601, with zone)")
+    min_free_disk_mb: int = Field(default=1_000, ge=0, description="Below this, nothing is started or loaded")
+    now: AwareDatetime | None = Field(default=None, description="Pretend that it is this moment (ISO 8601, with zone)")
 
     @classmethod
     def settings_customise_sources(
@@ -65,7 +65,9 @@ class Settings(BaseSettings):
         return self.now.astimezone(UTC) if self.now else datetime.now(UTC)
 
     def folder(self, *parts: str) -> Path:
-        """A folder under the home, made if it is not there."""
+        """A folder under the home, made if it is not there; the home itself is nobody else's to look into."""
+        if not self.home.exists():
+            self.home.mkdir(mode=0o700, parents=True)
         path = self.home.joinpath(*parts)
         path.mkdir(parents=True, exist_ok=True)
         return path

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from b3_pipeline.cli.output import Json, emit, guarded, say, table
 from b3_pipeline.errors import B3Error, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from b3_pipeline.loading.load import LoadReport
+    from b3_pipeline.loading.payloads import Found, Payload
     from b3_pipeline.loading.quarantine import Quarantine
 
 quarantine_app = typer.Typer(no_args_is_help=True, help="Rejected records: kept with file, line, text and reason.")
@@ -50,7 +55,7 @@ def migrate(
     if as_json:
         emit(result)
     else:
-        _show_migration(result)
+        show_migration(result)
     if not result["ok"]:
         raise typer.Exit(1)
 
@@ -58,6 +63,7 @@ def migrate(
 def migrate_folder(legacy: Path | None, *, show: bool = True) -> dict[str, Any]:
     """Runs the migration of a folder in a recorded Dagster run; returns the JSON of `b3 migrate`."""
     from b3_pipeline.loading.payloads import survey
+    from b3_pipeline.parsing.kinds import LEGACY_KINDS
     from b3_pipeline.settings import Settings
     from b3_pipeline.tables import REPORTED_TABLES
 
@@ -65,11 +71,13 @@ def migrate_folder(legacy: Path | None, *, show: bool = True) -> dict[str, Any]:
     if folder is None:
         raise UsageError("Which folder? Give --legacy DIR, or set B3_LEGACY_DIR.")
     files = survey(folder)
+    if all(f.outcome in ("missing", "ignored") for f in files):
+        raise UsageError(f"{folder} holds none of the legacy files ({', '.join(k.file for k in LEGACY_KINDS)}).")
     size = sum(p.size * len(p.kind.tables) for f in files if (p := f.loadable))
-    with _Run(show, f"Loading {folder.name}", size) as run:
-        run.store.account.files = files
-        run.job("migrate", {"legacy_dir": str(folder.absolute())})
-        return run.store.account.summary(REPORTED_TABLES, run.rows, run.seconds)
+    with _Run(show, f"Loading {folder.name}", size, files) as run:
+        failures = run.job("migrate", {"legacy_dir": str(folder.absolute())})
+        result = run.store.account.summary(REPORTED_TABLES, run.rows, run.seconds)
+    return {**result, "ok": False, "errors": failures} if failures else result
 
 
 def settlements(
@@ -82,35 +90,42 @@ def settlements(
 
       b3 settlements SPRD260112.zip
     """
-    from b3_pipeline.loading.payloads import payload
+    from b3_pipeline.loading.payloads import Found, payload
     from b3_pipeline.parsing.kinds import REPORT
 
     if not file.is_file():
         raise UsageError(f"{file} is no file: give a price report of B3, SPRDyymmdd.zip.")
-    with _Run(not as_json, f"Loading {file.name}", payload(file, REPORT).size) as run:
-        run.job("settlements", {"reports": [str(file.absolute())]})
-        [report] = run.store.account.reports
-        found = run.query(
-            "select instrument, count(), max(trade_date) from b3_adjustments where load_id = %s order by 1",
-            report.load.load_id,
-        )
-    result = {
-        "ok": report.outcome != "rejected",
-        "trade_date": max(day for *_, day in found).date() if found else None,
-        "loaded": report.load.loaded,
-        "rejected": report.load.rejected,
-        "instruments": {instrument: count for instrument, count, _ in found},
-    }
+    content = payload(file, REPORT)
+    with _Run(not as_json, f"Loading {file.name}", content.size, [Found(file.name, REPORT, content)]) as run:
+        failures = run.job("settlements", {"reports": [str(file.absolute())]})
+        if not run.store.account.reports:
+            raise B3Error("; ".join(failures))
+    [report] = run.store.account.reports
+    result = {"ok": report.outcome in ("loaded", "unchanged"), **_settled(content, report)}
     if as_json:
         emit(result if report.reason is None else {**result, "reason": report.reason})
     elif report.reason:
-        say(f"[red]{file.name} was rejected: {report.reason}[/]")
+        say(f"[red]{escape(file.name)} was {report.outcome}: {escape(report.reason)}[/]")
     else:
         title = f"Settlements of {result['trade_date']} ({report.outcome})"
-        table(title, ["instrument", "loaded"], result["instruments"].items(), ["loaded"])
+        table(title, ["instrument", "settlements"], result["instruments"].items(), ["settlements"])
         say(f"{result['loaded']} loaded, {result['rejected']} rejected.")
     if not result["ok"]:
         raise typer.Exit(1)
+
+
+def _settled(content: Payload, report: LoadReport) -> dict[str, Any]:
+    """What a report holds, whichever load brought its rows: `b3 settlements --json` without `ok`."""
+    from b3_pipeline.tables import TABLES
+
+    held = content.kind.parse(content.open(), TABLES["b3_adjustments"]).chunks if report.outcome != "rejected" else ()
+    records = [row for chunk in held for row in chunk.records.select(["trade_date", "instrument"]).to_pylist()]
+    return {
+        "trade_date": max((row["trade_date"] for row in records), default=None),
+        "loaded": report.load.loaded if report.load else 0,
+        "rejected": report.load.rejected if report.load else 0,
+        "instruments": dict(sorted(Counter(row["instrument"] for row in records).items())),
+    }
 
 
 def sample(
@@ -131,7 +146,9 @@ def sample(
     if as_json:
         emit({"ok": True, "folder": folder.absolute(), "files": [f.relative_to(folder).as_posix() for f in files]})
     else:
-        say(f"{len(files)} files of synthetic data in {folder}. Next: [bold]b3 migrate --legacy {folder}[/]")
+        say(
+            f"{len(files)} files of synthetic data in {escape(str(folder))}. Next: [bold]b3 migrate --legacy {escape(str(folder))}[/]"
+        )
 
 
 def sql(
@@ -142,7 +159,7 @@ def sql(
 
     Example:
 
-      b3 sql "SELECT * FROM b3_loads ORDER BY ts DESC LIMIT 5"
+      b3 sql "SELECT file, table_name, loaded, rejected FROM b3_loads ORDER BY ts DESC LIMIT 5"
     """
     from b3_pipeline.questdb.reader import read
     from b3_pipeline.services import engines
@@ -154,7 +171,7 @@ def sql(
         emit([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         table("", columns, rows)
-        say(f"{len(rows)} rows.")
+        say(f"{len(rows)} row{'' if len(rows) == 1 else 's'}.")
 
 
 def list_quarantine(as_json: Json = False) -> None:
@@ -168,8 +185,8 @@ def list_quarantine(as_json: Json = False) -> None:
     if as_json:
         emit(entries)
         return
-    columns = ["id", "table", "file", "line", "column", "reason", "text"]
-    table("Quarantine", columns, ([e[c] for c in columns] for e in entries))
+    where = ((e, e["file"] if e["line"] is None else f"{e['file']}:{e['line']}") for e in entries)
+    table("Quarantine", ["id", "where", "column", "reason"], ([e["id"], w, e["column"], e["reason"]] for e, w in where))
     for reason, count in Counter(e["reason"] for e in entries).most_common():
         say(f"{count:>6,}  {reason}")
     say(f"{len(entries)} rejected records. [bold]b3 quarantine show ID[/] shows one whole.")
@@ -201,10 +218,9 @@ def _quarantine() -> Quarantine:
 class _Run:
     """One command's Dagster run: servers, instance, progress bar and the account of what was loaded."""
 
-    def __init__(self, show: bool, title: str, size: int) -> None:
-        self.show, self.title, self.size = show, title, size
+    def __init__(self, show: bool, title: str, size: int, files: Sequence[Found]) -> None:
+        self.show, self.title, self.size, self.files = show, title, size, files
         self.seconds = 0.0
-        self.failed: list[str] = []
 
     def __enter__(self) -> _Run:
         from contextlib import ExitStack
@@ -213,13 +229,15 @@ class _Run:
 
         from b3_pipeline.cli.output import console
         from b3_pipeline.defs.resources import Store
+        from b3_pipeline.home import require_disk
         from b3_pipeline.progress import SILENT, ConsoleReport
         from b3_pipeline.questdb import schema
         from b3_pipeline.questdb.client import QuestDB
         from b3_pipeline.services import engines
 
         with ExitStack() as stack:
-            self.store = Store(self._advance)
+            self.store = Store(self._advance, self.files)
+            require_disk(self.store.settings)
             self.servers = stack.enter_context(
                 engines(self.store.settings, ConsoleReport(console) if self.show else SILENT)
             )
@@ -229,7 +247,7 @@ class _Run:
                 raise schema.SchemaError(
                     "Nothing was loaded, for tables are not as contracted: "
                     + "; ".join(f"{t}: {', '.join(lines)}" for t, lines in drift.items())
-                    + ". See `b3 schema diff`."
+                    + ". `b3 schema apply` makes missing tables; `b3 schema diff` says what else to do."
                 )
             bar = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
             self.progress = stack.enter_context(Progress(*bar, console=console, disable=not self.show))
@@ -248,20 +266,18 @@ class _Run:
 
         return self.db.scalar(named("select count() from {t}", t=name))
 
-    def query(self, query: Any, *values: object) -> list[tuple[Any, ...]]:
-        return self.db.query(query, *values)
-
-    def job(self, name: str, inputs: dict[str, Any]) -> None:
-        """Runs a job of ours in this process, recorded in the home's Dagster instance; raises B3Error when it fails."""
+    def job(self, name: str, inputs: dict[str, Any]) -> list[str]:
+        """Runs a job of ours in this process, recorded in the home's Dagster instance; returns what failed."""
         from b3_pipeline.defs.running import run_job
 
         started = time.monotonic()
-        if failures := run_job(name, inputs, self.store, self.servers):
-            raise B3Error("; ".join(failures))
+        failures = run_job(name, inputs, self.store, self.servers)
         self.seconds = time.monotonic() - started
+        return failures
 
 
-def _show_migration(result: dict[str, Any]) -> None:
+def show_migration(result: dict[str, Any]) -> None:
+    """The report of `migrate_folder` for people."""
     heads = {
         "candidates": "records",
         "loaded": "loaded",
@@ -279,5 +295,7 @@ def _show_migration(result: dict[str, Any]) -> None:
     )
     table("Files", ["file", "outcome", "reason"], ([f["name"], f["outcome"], f["reason"]] for f in result["files"]))
     say(f"{result['seconds']:.1f} s, {result['rows_per_second']:,.0f} records/s.")
+    for failure in result.get("errors", ()):
+        say(f"[bold red]Error:[/] {escape(failure)}")
     if any(t["rejected"] for t in result["tables"].values()):
         say("Rejected records are kept: [bold]b3 quarantine list[/].")

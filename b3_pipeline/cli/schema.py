@@ -34,7 +34,7 @@ def _database() -> Iterator[QuestDB]:
 
 
 def apply(as_json: Json = False) -> None:
-    """Bring the server to the newest version. Running it again changes nothing.
+    """Bring the server to the newest version; make tables again that are gone. Running it again changes nothing.
 
     Example:
 
@@ -45,10 +45,13 @@ def apply(as_json: Json = False) -> None:
 
     with _database() as db:
         done = schema.apply(db, Settings().clock)
+        restored = schema.restore(db)
     if as_json:
-        emit({"ok": True, "applied": [m.version for m in done]})
-    else:
-        say("\n".join(f"Applied V{m.version:03} {m.name}." for m in done) or "Everything was applied already.")
+        emit({"ok": True, "applied": [m.version for m in done], "restored": restored})
+        return
+    lines = [f"Applied V{m.version:03} {m.name}." for m in done]
+    lines += [f"{name} was gone and is made again, empty: load it anew." for name in restored]
+    say("\n".join(lines) or "Everything was applied already.")
 
 
 def status(as_json: Json = False) -> None:
@@ -95,5 +98,9 @@ def diff(as_json: Json = False) -> None:
     else:
         rows = [(t, side, line) for t, sides in drift.items() for side, lines in sides.items() for line in lines]
         table("Drift from the contract", ["table", "where", "difference"], rows)
+        say(
+            "A table that is missing: [bold]b3 schema apply[/]. A column or key that differs: put it back by hand in "
+            "QuestDB's console (ALTER TABLE … ADD COLUMN, DROP COLUMN, DEDUP ENABLE UPSERT KEYS), then look again."
+        )
     if drift:
         raise typer.Exit(1)

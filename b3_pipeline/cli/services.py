@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.text import Text
 
 from b3_pipeline.cli.output import Json, console, emit, guarded, say, table
-from b3_pipeline.errors import UsageError
+from b3_pipeline.errors import B3Error, UsageError
 
 if TYPE_CHECKING:
     from b3_pipeline.home import Holder
@@ -68,7 +70,7 @@ def up(
         say(f"Already up (pid {holder.pid}).")
         _show_addresses(settings, holder, as_json)
     elif detach:
-        _detached(settings, as_json)
+        _detached(settings)
     else:
         _foreground(settings, workspace, legacy, sample, as_json)
 
@@ -108,13 +110,21 @@ def _load(settings: Settings, legacy: Path | None, sample: bool, *, show: bool) 
     """Loads the folder given, or a synthetic one under the home, which is made when it is not there."""
     if not (legacy or sample):
         return
-    from b3_pipeline.cli.data import migrate_folder
+    from b3_pipeline.cli.data import migrate_folder, show_migration
     from b3_pipeline.sample import make_sample
 
     folder = legacy or settings.home / "sample"
-    if sample and not (folder.exists() and any(folder.iterdir())):
-        make_sample(folder, settings.clock(), sessions=60)
-    migrate_folder(folder, show=show)
+    try:
+        if sample and not (folder.exists() and any(folder.iterdir())):
+            make_sample(folder, settings.clock(), sessions=60)
+        result = migrate_folder(folder, show=show)
+    except B3Error as error:  # the servers are of use all the same
+        say(f"[bold red]{escape(str(folder))} was not loaded:[/] {escape(str(error))}")
+        return
+    if show:
+        show_migration(result)
+    if not result["ok"]:
+        say(f"[bold red]Not all of {escape(str(folder))} was loaded[/]: [bold]b3 migrate[/] says what is wrong.")
 
 
 @contextmanager
@@ -134,7 +144,7 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _detached(settings: Settings, as_json: bool) -> None:
+def _detached(settings: Settings) -> None:
     """Runs the same command in the background and returns when it is ready; passes on what it says until then."""
     log = settings.folder("logs") / "up.log"
     arguments = [a for a in sys.argv[1:] if a != "--detach"]
@@ -149,9 +159,8 @@ def _detached(settings: Settings, as_json: bool) -> None:
             start_new_session=True,
         )
         code = _follow(settings, child, source)
-        if as_json:
-            answer.seek(0)
-            sys.stdout.write(answer.read().decode())
+        answer.seek(0)
+        sys.stdout.write(answer.read().decode())
     if code:
         raise typer.Exit(code)
 
@@ -281,7 +290,7 @@ def doctor(as_json: Json = False) -> None:
         emit({"ok": ok, "checks": [asdict(check) for check in checks]})
     else:
         marks = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
-        rows = ([check.name, marks[check.state], check.found, check.advice] for check in checks)
+        rows = ([check.name, Text.from_markup(marks[check.state]), check.found, check.advice] for check in checks)
         table("Doctor", ["check", "state", "found", "what to do"], rows)
     if not ok:
         raise typer.Exit(1)

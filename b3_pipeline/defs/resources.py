@@ -26,13 +26,15 @@ class Store:
     """Access to the servers of the home. A command gives one that shows progress and keeps the account.
 
     With a `db` it works on that one connection; else each step looks for the home's servers and connects for itself.
+    With `files` these are what its run is about.
     """
 
-    def __init__(self, progress: Callable[[int], None] = quiet) -> None:
+    def __init__(self, progress: Callable[[int], None] = quiet, files: Sequence[Found] = ()) -> None:
         self.settings = Settings()
         self.progress = progress
-        self.account = Account()
+        self.account = Account(list(files))
         self.db: QuestDB | None = None
+        self._given, self._run = bool(files), ""
 
     @contextmanager
     def loader(self, run_id: str) -> Iterator[Loader]:
@@ -47,14 +49,22 @@ class Store:
         with engines(self.settings) as servers, QuestDB(servers.questdb) as db:
             yield db
 
-    def files(self, inputs: Inputs, kinds: Sequence[Kind]) -> list[Found]:
+    def files(self, inputs: Inputs, run_id: str, kinds: Sequence[Kind]) -> list[Found]:
         """The files of a run that are of these kinds, in the order in which they load.
 
-        Raises UsageError when the run names no folder and none is set, or when a report cannot be read.
+        Looked up once a run: all its steps see one state of the folder. Raises UsageError when the run names no folder
+        and none is set, or no report where one is asked for.
         """
+        if self._run != run_id and not self._given:
+            self._run, self.account = run_id, Account(self._look(inputs))
+        if list(kinds) == [REPORT] and not inputs.reports:
+            raise UsageError("Which report? Give the paths of SPRDyymmdd.zip files as `reports` in the run's config.")
+        return [f for f in self.account.files if f.kind in kinds]
+
+    def _look(self, inputs: Inputs) -> list[Found]:
         if inputs.reports:
-            return [Found(Path(r).name, payload(Path(r), REPORT)) for r in inputs.reports if REPORT in kinds]
+            return [Found(Path(r).name, REPORT, payload(Path(r), REPORT)) for r in inputs.reports]
         folder = inputs.legacy_dir or self.settings.legacy_dir
         if folder is None:
             raise UsageError("No legacy folder is known: set B3_LEGACY_DIR, or give legacy_dir in the run's config.")
-        return survey(Path(folder), [kind for kind in kinds if kind is not REPORT])
+        return survey(Path(folder))

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+import psycopg
 
 from b3_pipeline.dagster_server import environment
 from b3_pipeline.definitions import build_defs
 from b3_pipeline.defs.resources import Store
 from b3_pipeline.defs.tables import LEDGERS
+from b3_pipeline.errors import B3Error
 from b3_pipeline.services import Engines
 
 
 @contextmanager
 def home_instance(store: Store, servers: Engines) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of the home, its storage in the home's PostgreSQL."""
+    try:
+        psycopg.connect(servers.postgres_dsn, connect_timeout=10).close()
+    except psycopg.Error as error:  # asked here, for Dagster would ask for a long time, and show the password
+        raise B3Error(f"PostgreSQL does not answer: {error}. Is B3_POSTGRES_DSN right?") from None
     env = environment(store.settings, servers.postgres_dsn)
     os.environ.update(env)  # the instance's configuration names variables, so that no file holds the password
     with dg.DagsterInstance.from_config(env["DAGSTER_HOME"]) as instance:
@@ -42,6 +49,9 @@ def run_job(job: str, inputs: Mapping[str, Any], store: Store, servers: Engines)
 
 
 def _sentence(event: dg.DagsterEvent) -> str:
-    error = event.step_failure_data.error
-    cause = error.cause if error and error.cause else error
-    return cause.message.strip() if cause else f"{event.step_key} failed"
+    data = event.step_failure_data
+    if data.user_failure_data and data.user_failure_data.description:
+        return data.user_failure_data.description
+    cause = data.error.cause or data.error if data.error else None
+    # the text of an error begins with its class, which tells a reader nothing
+    return re.sub(r"^[\w.]+: ", "", cause.message.strip()) if cause else f"{event.step_key} failed"

@@ -44,7 +44,7 @@ def source_assets() -> list[Any]:
     ) -> Iterator[dg.ObserveResult]:
         for kind in KINDS:
             if source_key(kind) in context.selected_asset_keys:
-                yield _observed(kind, store.files(config, [kind]))
+                yield _observed(kind, store.files(config, context.run.run_id, [kind]))
 
     return [observe_sources]
 

@@ -9,7 +9,7 @@ import dagster as dg
 from b3_pipeline.defs.resources import Inputs, Store
 from b3_pipeline.defs.sources import KINDS, source_key
 from b3_pipeline.loading.folder import load_all, totals
-from b3_pipeline.loading.load import Loader, Report
+from b3_pipeline.loading.load import Loader, LoadReport
 from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.tables import DATA_TABLES, TABLES, Column, Table
 
@@ -55,10 +55,12 @@ def data_asset(table: Table) -> Any:
         context: dg.AssetExecutionContext, config: Inputs, store: dg.ResourceParam[Store]
     ) -> dg.MaterializeResult:
         kinds = [kind for kind in KINDS if table.name in kind.tables]
-        payloads = [p for found in store.files(config, kinds) if (p := found.loadable)]
+        payloads = [p for found in store.files(config, context.run.run_id, kinds) if (p := found.loadable)]
         with store.loader(context.run.run_id) as loader:
             reports = load_all(loader, payloads, table)
             store.account.reports += reports
+            if failed := [f"{r.payload.name}: {r.reason}" for r in reports if r.outcome == "failed"]:
+                raise dg.Failure("; ".join(failed), metadata=_loaded(loader, table, reports))
             return dg.MaterializeResult(metadata=_loaded(loader, table, reports))
 
     return load_table
@@ -83,8 +85,8 @@ def _rows(db: QuestDB, table: Table) -> dict:
     return metadata if newest is None else {**metadata, "newest": dg.MetadataValue.text(f"{newest.isoformat()}Z")}
 
 
-def _loaded(loader: Loader, table: Table, reports: Sequence[Report]) -> dict:
-    seconds = sum(r.load.seconds for r in reports if r.outcome == "loaded")
+def _loaded(loader: Loader, table: Table, reports: Sequence[LoadReport]) -> dict:
+    seconds = sum(r.load.seconds for r in reports if r.load and r.outcome == "loaded")
     counts = totals(reports)
     return {
         **_rows(loader.db, table),
@@ -92,15 +94,16 @@ def _loaded(loader: Loader, table: Table, reports: Sequence[Report]) -> dict:
         "seconds": seconds,
         "records_per_second": round(counts["candidates"] / seconds) if seconds else 0,
         "loads": _load_table(reports),
-        "see_loads": dg.MetadataValue.url(_console(loader.db, table, [r.load.load_id for r in reports])),
+        "see_loads": dg.MetadataValue.url(_console(loader.db, table, [r.load.load_id for r in reports if r.load])),
     }
 
 
-def _load_table(reports: Sequence[Report]) -> dg.TableMetadataValue:
+def _load_table(reports: Sequence[LoadReport]) -> dg.TableMetadataValue:
     shown = ("load_id", "file", "feed", *totals([]), "seconds")
     records = [
         dg.TableRecord({**{c: getattr(r.load, c) for c in shown}, "outcome": r.outcome, "reason": r.reason or ""})
         for r in reports
+        if r.load
     ]
     text = {"file", "feed", "outcome", "reason"}
     columns = [dg.TableColumn(c, "string" if c in text else "float") for c in (*shown, "outcome", "reason")]

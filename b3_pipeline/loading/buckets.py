@@ -54,16 +54,27 @@ class TimeBuckets:
             yield iter(self._pending)
             return
         self._spill()
-        for number in sorted(self._rows):
-            if self._rows[number] <= self.limit or self.width == 1:
-                yield self._pieces(number)
+        for numbers in self._neighbours():
+            if self._rows[numbers[0]] > self.limit and self.width > 1:
+                yield from self._split(numbers[0])
             else:
-                yield from self._split(number)
+                yield self._pieces(numbers)
+
+    def _neighbours(self) -> Iterator[list[int]]:
+        """Buckets that are next to each other, as many as hold `limit` records together; a larger one stays alone."""
+        together: list[int] = []
+        for number in sorted(self._rows):
+            if together and sum(self._rows[n] for n in [*together, number]) > self.limit:
+                yield together
+                together = []
+            together.append(number)
+        if together:
+            yield together
 
     def _split(self, number: int) -> Iterator[Iterator[pa.Table]]:
         parts = -(-self._rows[number] // self.limit) * 2
         with TimeBuckets(self.schema, self._spool, self.limit, max(1, self.width // parts)) as finer:
-            for piece in self._pieces(number):
+            for piece in self._pieces([number]):
                 finer.add(piece)
             yield from finer.buckets()
 
@@ -86,18 +97,23 @@ class TimeBuckets:
                 stream.write_table(rows.take(part))
             self._rows[int(number)] += len(part)
 
-    def _pieces(self, number: int) -> Iterator[pa.Table]:
+    def _pieces(self, numbers: list[int]) -> Iterator[pa.Table]:
+        """The records of some neighbouring buckets, as tables of about `limit` records."""
+        piece: list[pa.Table] = []
+        for part in (part for number in numbers for part in self._parts(number)):
+            piece.append(part)
+            if sum(p.num_rows for p in piece) >= self.limit:
+                yield pa.concat_tables(piece)
+                piece = []
+        if piece:
+            yield pa.concat_tables(piece)
+
+    def _parts(self, number: int) -> Iterator[pa.Table]:
         assert self._folder is not None
         path = self._folder / str(number)
         with path.open("rb") as file:
             size = path.stat().st_size
-            piece: list[pa.Table] = []
             while file.tell() < size:
                 with pa.ipc.open_stream(file) as stream:
-                    piece.append(stream.read_all())
-                if sum(p.num_rows for p in piece) >= self.limit:
-                    yield pa.concat_tables(piece)
-                    piece = []
-            if piece:
-                yield pa.concat_tables(piece)
+                    yield stream.read_all()
         path.unlink()

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from b3_pipeline.errors import B3Error
+from b3_pipeline.parsing.records import ORIGIN
 from b3_pipeline.tables import Column, Table
 
 pc: Any = pyarrow.compute  # its functions are made at run time, so that no type checker knows them
@@ -81,7 +82,7 @@ class Standing:
         self.conflicts: list[pa.Table] = []
 
     def add(self, piece: pa.Table) -> None:
-        """Takes the next records, in the payload's order: equal repeats are counted, others set aside."""
+        """Takes the next records, in the payload's order: equal repeats are counted, the origin of others is kept."""
         rows = unify([self.records, piece])
         ids = key_ids(rows, self._keys)
         first = firsts(ids)
@@ -97,7 +98,7 @@ class Standing:
         conflict = any_of(differing(later, earlier, values).values(), len(repeats))
         self.duplicate += int((~conflict).sum())
         if conflict.any():
-            self.conflicts.append(later.filter(pa.array(conflict)))
+            self.conflicts.append(later.filter(pa.array(conflict)).select(ORIGIN.names))
 
     @property
     def _keys(self) -> list[str]:
@@ -114,7 +115,7 @@ class Verdict:
 
     write: np.ndarray  # new, or another value than stored
     own: np.ndarray  # bears this load's id afterwards: written now, or by it before it was interrupted
-    loaded: np.ndarray  # counted as loaded: own, or of this load until a later one revised it
+    contested: np.ndarray  # a later load stored another value, which stands
     revised: np.ndarray  # written over another value
     old: pa.Table  # the stored rows under `revised`, in order
 
@@ -144,4 +145,4 @@ def judge(table: Table, records: pa.Table, stored: pa.Table, load_id: int) -> Ve
     own, later = met & (by == load_id), met & (by > load_id)
     revised = met & other & ~later
     write = ~met | revised
-    return Verdict(write, write | own, write | own | (later & other), revised, old.filter(pa.array(revised[met])))
+    return Verdict(write, write | own, later & other, revised, old.filter(pa.array(revised[met])))

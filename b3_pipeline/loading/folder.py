@@ -7,31 +7,36 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from b3_pipeline.loading.ledger import COUNTS
-from b3_pipeline.loading.load import Loader, Report
-from b3_pipeline.loading.payloads import Found, Payload
+from b3_pipeline.loading.load import Loader, LoadReport
+from b3_pipeline.loading.payloads import Found, Payload, PayloadChanged
+from b3_pipeline.loading.writer import LoadError
 from b3_pipeline.questdb import schema
 from b3_pipeline.tables import Table
 
 
-def load_all(loader: Loader, payloads: Iterable[Payload], table: Table) -> list[Report]:
-    """Loads those payloads that feed the table, in the given order.
+def load_all(loader: Loader, payloads: Iterable[Payload], table: Table) -> list[LoadReport]:
+    """Loads those payloads that feed the table, in the given order. One that fails does not stop the others.
 
-    Raises SchemaError before the first row when the table is not as contracted, and what `Loader.load` raises.
+    Raises SchemaError before the first row when the table is not as contracted, QuestDBError when the server is away.
     """
     schema.require(loader.db, table)
-    reports: list[Report] = []
+    reports: list[LoadReport] = []
     claimed: set[int] = set()
     for payload in payloads:
         if table.name in payload.kind.tables:
-            report = loader.load(payload, table, claimed)
-            claimed.add(report.load.load_id)
+            try:
+                report = loader.load(payload, table, claimed)
+            except (OSError, PayloadChanged, LoadError) as error:
+                report = LoadReport(payload, None, "failed", str(error))
+            if report.load is not None:
+                claimed.add(report.load.load_id)
             reports.append(report)
     return reports
 
 
-def totals(reports: Sequence[Report]) -> dict[str, int]:
+def totals(reports: Sequence[LoadReport]) -> dict[str, int]:
     """The five counts, and the revised ones, summed over loads."""
-    return {name: sum(getattr(r.load, name) for r in reports) for name in (*COUNTS, "revised")}
+    return {name: sum(getattr(r.load, name) for r in reports if r.load) for name in (*COUNTS, "revised")}
 
 
 @dataclass
@@ -39,39 +44,42 @@ class Account:
     """What became of every file and every record of one command."""
 
     files: list[Found] = field(default_factory=list)
-    reports: list[Report] = field(default_factory=list)
+    reports: list[LoadReport] = field(default_factory=list)
 
-    def of_table(self, table: str) -> list[Report]:
-        return [r for r in self.reports if r.load.table_name == table]
+    def of_table(self, table: str) -> list[LoadReport]:
+        return [r for r in self.reports if r.load and r.load.table_name == table]
 
     def outcomes(self) -> list[dict[str, Any]]:
         """Each file with its name, SHA-256, outcome and reason, as `b3 migrate --json` gives them."""
         return [self._outcome(f) for f in self.files]
 
     def _outcome(self, file: Found) -> dict[str, Any]:
-        mine = [r for r in self.reports if file.payload and r.load.file == file.name]
+        mine = [r for r in self.reports if r.payload.name == file.name]
         outcome, reason = file.outcome, file.reason
-        if rejected := [r for r in mine if r.outcome == "rejected"]:
-            outcome, reason = "rejected", rejected[0].reason
-        elif mine and not sum(r.load.candidates for r in mine):
-            outcome, reason = "empty", "no record in it"
-        elif mine:
-            outcome = "loaded" if any(r.outcome == "loaded" for r in mine) else "unchanged"
-            reason = next((r.reason for r in mine if r.reason), None)
+        for bad in ("failed", "rejected"):
+            if worst := next((r for r in mine if r.outcome == bad), None):
+                outcome, reason = bad, worst.reason
+                break
+        else:
+            if mine and not totals(mine)["candidates"]:
+                outcome, reason = "empty", "no record in it"
+            elif mine:
+                outcome = "loaded" if any(r.outcome == "loaded" for r in mine) else "unchanged"
+                reason = next((r.reason for r in mine if r.reason), None)
         return {
             "name": file.name,
             "sha256": file.payload.sha256 if file.payload else None,
-            "outcome": outcome or "not loaded",
-            "reason": reason,
+            "outcome": outcome or "failed",
+            "reason": reason if outcome else "its tables were not reached",
         }
 
     def summary(self, tables: Iterable[str], rows_in_table: Callable[[str], int], seconds: float) -> dict[str, Any]:
-        """The JSON of `b3 migrate`. `ok` is false when a file was rejected whole or not loaded for another reason."""
+        """The JSON of `b3 migrate`. `ok` is false when a file was rejected whole or failed."""
         files = self.outcomes()
-        candidates = sum(r.load.candidates for r in self.reports)
+        candidates = totals(self.reports)["candidates"]
         counted = {t: totals(self.of_table(t)) for t in tables}
         return {
-            "ok": not any(f["outcome"] in ("rejected", "not loaded") for f in files),
+            "ok": not any(f["outcome"] in ("rejected", "failed") for f in files),
             "tables": {t: {**counts, "rows_in_table": rows_in_table(t)} for t, counts in counted.items()},
             "files": files,
             "seconds": round(seconds, 3),

@@ -49,12 +49,12 @@ class Ledger:
         self.db = db
 
     def known(self, sha256: str, table: str, feed: str) -> list[Load]:
-        """The loads of this payload into this table, oldest first."""
+        """The loads of this payload into this table, newest first."""
         self.db.wait_applied(LOADS.name)
         columns = [f.name for f in fields(Load)]
         rows = self.db.query(
             named(
-                "select {columns} from b3_loads where sha256 = %s and table_name = %s and feed = %s order by ts",
+                "select {columns} from b3_loads where sha256 = %s and table_name = %s and feed = %s order by load_id desc",
                 columns=columns,
             ),
             sha256,
@@ -62,6 +62,20 @@ class Ledger:
             feed,
         )
         return [Load(*row) for row in rows]
+
+    def newest(self, file: str, table: str, feed: str) -> Load | None:
+        """The newest load of a file of this name into this table that came to its end."""
+        rows = self.db.query(
+            named(
+                "select {columns} from b3_loads where file = %s and table_name = %s and feed = %s and outcome = 'loaded' "
+                "order by load_id desc limit 1",
+                columns=[f.name for f in fields(Load)],
+            ),
+            file,
+            table,
+            feed,
+        )
+        return Load(*rows[0]) if rows else None
 
     def new_id(self) -> int:
         """An id for a new load: µs since 1970, and above every id that was ever given, whatever the clock does.

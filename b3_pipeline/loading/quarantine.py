@@ -10,7 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from b3_pipeline.errors import B3Error
+from b3_pipeline.loading.payloads import Payload
 from b3_pipeline.parsing.records import Reject
+
+
+class Damaged(B3Error):
+    """A file of rejects was changed by somebody else."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +60,38 @@ class Quarantine:
         return (self.folder / f"{load_id}.jsonl").exists()
 
     def entries(self) -> Iterator[Entry]:
-        """All rejects, by load."""
+        """All rejects, by load. Raises Damaged when a file cannot be read."""
         for path in sorted(self.folder.glob("*.jsonl")):
-            with path.open(encoding="utf-8") as lines:
-                for line in lines:
-                    yield Entry(**json.loads(line))
+            yield from _read(path)
 
     def find(self, entry_id: str) -> Entry | None:
         """The reject of an id, `<load id>-<number>`."""
         path = self.folder / f"{entry_id.rpartition('-')[0]}.jsonl"
         if path.parent != self.folder or not path.is_file():
             return None
-        with path.open(encoding="utf-8") as lines:
-            return next((e for e in (Entry(**json.loads(line)) for line in lines) if e.id == entry_id), None)
+        return next((entry for entry in _read(path) if entry.id == entry_id), None)
 
-    def keep_file(self, source: Path, sha256: str) -> Path:
-        """Keeps a copy of a file that was rejected whole; returns where."""
-        kept = self.folder / "files" / f"{sha256[:16]}-{source.name}"
+    def keep_file(self, payload: Payload) -> Path:
+        """Keeps a copy of a payload that was rejected whole; returns where. Raises PayloadChanged when it changed."""
+        kept = self.folder / "files" / f"{payload.sha256[:16]}-{Path(payload.name).name}"
         kept.parent.mkdir(parents=True, exist_ok=True)
         if not kept.exists():
             part = kept.with_name(f"{kept.name}.part")
-            shutil.copyfile(source, part)
+            with payload.raw() as source, part.open("wb") as target:
+                shutil.copyfileobj(source, target)
             part.replace(kept)
         return kept
+
+
+def _read(path: Path) -> Iterator[Entry]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield Entry(**json.loads(line))
+            except (ValueError, TypeError):
+                raise Damaged(
+                    f"{path} is damaged at line {number}. Delete it and run the migration again: it is then written anew."
+                ) from None
 
 
 class LoadRejects:
@@ -102,7 +117,8 @@ class LoadRejects:
     def keep(self) -> None:
         """Makes the rejects of this load durable and visible; takes away those of an earlier attempt."""
         if self._out is None:
-            self.path.unlink(missing_ok=True)
+            for old in (self.path, self._part):
+                old.unlink(missing_ok=True)
             return
         self._out.flush()
         os.fsync(self._out.fileno())

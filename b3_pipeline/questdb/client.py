@@ -138,8 +138,13 @@ class QuestDB:
             with self._pg.cursor(binary=True) as cursor:
                 cursor.execute(query, values or None)
                 return [column.name for column in cursor.description or ()], cursor.fetchall()
+        except psycopg.OperationalError as error:
+            where = f"{self.address.pg_host}:{self.address.pg_port}"
+            raise QuestDBError(
+                f"QuestDB does not answer at {where} (PG wire): {error}. Is it up (`b3 status`), is B3_QUESTDB_URL right?"
+            ) from error
         except psycopg.Error as error:
-            raise QuestDBError(f"QuestDB refused a query or is away: {error}") from error
+            raise QuestDBError(f"QuestDB refused a query: {error}") from error
 
     def query(self, query: Query, *values: object) -> list[tuple[Any, ...]]:
         """The rows of `table`."""

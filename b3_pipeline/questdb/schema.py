@@ -119,6 +119,18 @@ def apply(db: QuestDB, now: Callable[[], datetime], files: Iterable[Migration] |
     return pending
 
 
+def restore(db: QuestDB, files: Iterable[Migration] | None = None) -> list[str]:
+    """Makes tables again that were applied once and are gone, empty, and returns their names."""
+    files = list(migrations() if files is None else files)
+    gone = [name for name in sql_shapes(files) if server_shape(db, name) is None]
+    for statement in (s for m in files for s in m.statements):
+        made = _CREATE.fullmatch(statement) or _ADD.fullmatch(statement)
+        if made and made["name"] in gone:
+            db.execute(statement)
+            db.wait_applied(made["name"])
+    return gone
+
+
 def _remember(db: QuestDB, migration: Migration, at: datetime, seconds: float) -> None:
     row = {
         "ts": pa.array([at.replace(tzinfo=None)], pa.timestamp("us")),

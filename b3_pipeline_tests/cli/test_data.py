@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,9 @@ def test_the_run_is_recorded_with_its_steps_and_their_counts(home: Path, legacy:
 
 def test_people_see_tables_and_what_to_do_next(home: Path, legacy: Path) -> None:
     shown = b3("migrate", "--legacy", legacy / "dirty", code=1)
-    assert shown.stdout == ""
-    for text in ("b3_vol_surface", "2,288", "cut off", "b3 quarantine list"):
-        assert text in " ".join(shown.stderr.split())
+    for text in ("b3_vol_surface", "2,288", "cut off"):
+        assert text in " ".join(shown.stdout.split())
+    assert "b3 quarantine list" in shown.stderr
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,16 @@ def test_a_settlement_report_is_loaded_by_hand(home: Path, shared: Path) -> None
         }
 
 
+def test_the_same_report_in_another_zip_is_all_there_already(home: Path, shared: Path, tmp_path: Path) -> None:
+    original = shared / "data" / "b3" / "SPRD260112.zip"
+    answer("settlements", original)
+    with zipfile.ZipFile(original) as old, zipfile.ZipFile(tmp_path / "again.zip", "w") as new:
+        new.writestr(old.namelist()[0], old.read(old.namelist()[0]))
+    result = answer("settlements", tmp_path / "again.zip")
+    assert (result["ok"], result["trade_date"], result["loaded"]) == (True, "2026-01-12", 0)
+    assert sum(result["instruments"].values()) == 155
+
+
 def test_something_that_is_no_report_is_rejected_with_its_reason(home: Path, tmp_path: Path) -> None:
     page = tmp_path / "SPRD260113.zip"
     page.write_text("<html>em manutenção</html>")
@@ -168,7 +179,7 @@ def test_sql_gives_a_list_of_objects(home: Path) -> None:
 
 
 def test_schema_status_and_apply_say_that_all_is_applied(home: Path) -> None:
-    assert answer("schema", "apply") == {"ok": True, "applied": []}
+    assert answer("schema", "apply") == {"ok": True, "applied": [], "restored": []}
     status = answer("schema", "status")
     assert [v["state"] for v in status["versions"]] == ["applied"]
     assert answer("schema", "diff") == {"ok": True, "tables": {}}
@@ -179,6 +190,79 @@ def test_help_has_an_example(command: list[str]) -> None:
     shown = b3(*command, "--help").stdout
     assert "Example" in shown
     assert f"b3 {' '.join(command)}" in shown
+
+
+def test_text_of_files_and_paths_is_never_taken_for_markup(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "[b]x[b]"
+    folder.mkdir()
+    (folder / "indicadores_b3.csv").write_text(
+        "data,hora,taxa_selic,taxa_sofr,dolar_cupom_limpo,dif_oper_casada\n[/b]x,1\n"
+    )
+    b3("migrate", "--legacy", folder)
+    entry = answer("quarantine", "list")[0]["id"]
+    assert entry in b3("quarantine", "list").stdout
+    assert "[/b]x,1" in b3("quarantine", "show", entry).stdout
+    assert "[/x]" in b3("migrate", "--legacy", tmp_path / "[/x]", code=2).stderr
+
+
+def test_a_folder_without_any_known_file_is_wrong_usage(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("x")
+    assert "none of the legacy files" in answer("migrate", "--legacy", tmp_path, code=2)["error"]
+
+
+def test_a_table_that_was_dropped_is_made_again_by_schema_apply(home: Path, db: QuestDB, legacy: Path) -> None:
+    db.execute("DROP TABLE b3_gamma_levels")
+    failed = answer("migrate", "--legacy", legacy / "clean", code=1)
+    assert "b3 schema apply" in failed["error"]
+    assert answer("schema", "apply") == {"ok": True, "applied": [], "restored": ["b3_gamma_levels"]}
+    assert answer("schema", "diff")["ok"]
+
+
+def test_values_of_any_type_have_a_json_form(home: Path) -> None:
+    [row] = answer("sql", "select rnd_uuid4() u, rnd_bin(4, 4, 0) b, array[1.0, 2.0] a, cast(1 as short) s")
+    assert row["a"] == [1.0, 2.0]
+    assert len(row["u"]) == 36
+    assert len(row["b"]) == 8
+
+
+def test_a_postgresql_that_is_away_is_a_sentence_without_its_password(
+    home: Path, legacy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("B3_POSTGRES_DSN", "postgresql://u:hunter2@127.0.0.1:1/x")
+    failed = answer("migrate", "--legacy", legacy / "clean", code=1)
+    assert "PostgreSQL does not answer" in failed["error"]
+    assert "hunter2" not in failed["error"]
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(home: Path) -> None:
+    shown = b3("sql", "select 'a' || cast(27 as char) || '[31m' x").stdout
+    assert "\x1b" not in shown
+    assert "␛[31m" in shown
+
+
+def test_a_settings_file_that_cannot_be_read_is_a_sentence(home: Path) -> None:
+    (home / "settings.toml").write_text("port_base = ")
+    assert "settings.toml" in b3("quarantine", "list", code=2).stderr
+
+
+def test_too_little_disk_stops_a_migration_before_its_first_row(
+    home: Path, legacy: Path, db: QuestDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("B3_MIN_FREE_DISK_MB", "99999999")
+    assert "free" in b3("migrate", "--legacy", legacy / "clean", code=1).stderr
+    assert db.scalar("select count() from b3_loads") == 0
+
+
+def test_one_table_that_fails_leaves_the_others_loaded_and_accounted_for(home: Path, legacy: Path, db: QuestDB) -> None:
+    db.execute("ALTER TABLE b3_gamma_levels SUSPEND WAL")
+    try:
+        result = answer("migrate", "--legacy", legacy / "clean", code=1)
+    finally:
+        db.execute("ALTER TABLE b3_gamma_levels RESUME WAL")
+    assert result["tables"]["b3_adjustments"]["loaded"] == 582
+    [error] = result["errors"]
+    assert error.startswith("QuestDB has suspended b3_gamma_levels")
+    assert answer("migrate", "--legacy", legacy / "clean")["ok"]
 
 
 def test_a_wrong_setting_is_named_and_its_value_is_not_shown(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,8 +53,9 @@ def test_the_definitions_are_those_of_the_snapshot() -> None:
 
 
 def test_definitions_can_be_built_with_resources_of_ones_own() -> None:
-    assert build_defs({"store": "mine"}).resources is not None
-    dg.Definitions.validate_loadable(build_defs({"store": "mine"}))
+    mine = build_defs({"store": "mine"})
+    assert mine.get_repository_def().get_top_level_resources()["store"].configurable_resource is not None
+    dg.Definitions.validate_loadable(mine)
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)

@@ -66,7 +66,7 @@ def test_every_line_of_the_table_of_verdicts() -> None:
         TICKS, records([new, same, other, mine, later]), stored((same, 5), (changed, 5), (mine, 7), (after, 9)), 7
     )
     assert verdict.write.tolist() == [True, False, True, False, False]
-    assert verdict.loaded.tolist() == [True, False, True, True, True]  # what is left is a duplicate
+    assert verdict.contested.tolist() == [False, False, False, False, True]
     assert verdict.revised.tolist() == [False, False, True, False, False]
     assert verdict.own.tolist() == [True, False, True, True, False]
     assert verdict.old.column("value").to_pylist() == [0.9]

@@ -58,6 +58,26 @@ def test_a_recorded_folder_gives_exactly_the_expected_counts_twice(loader: Loade
     assert {f["outcome"] for f in again["files"]} <= {"unchanged", "rejected", "ignored"}
 
 
+def test_on_the_next_morning_the_capture_that_moved_to_the_history_is_the_load_that_it_was(
+    loader: Loader, shared: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "legacy"
+    shutil.copytree(shared / "data" / "legacy" / "clean", folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    migrate(loader, folder)
+    (folder / "ultimo_dado.json").rename(folder / "historico" / "ultimo_dado_20251013_090032.json")
+    text = (shared / "data" / "legacy" / "clean" / "ultimo_dado.json").read_text()
+    (folder / "ultimo_dado.json").write_text(text.replace("2025-10-13T09:00:32", "2025-10-14T09:00:11"))
+    for new in ("loaded", "unchanged"):
+        result = summary(loader, migrate(loader, folder))
+        outcomes = {f["name"]: f["outcome"] for f in result["files"]}
+        assert result["ok"]
+        assert outcomes["historico/ultimo_dado_20251013_090032.json"] == "unchanged"
+        assert outcomes["ultimo_dado.json"] == new
+        assert result["tables"]["b3_snapshots"]["candidates"] == 9
+
+
 def test_only_a_file_rejected_whole_makes_the_dirty_folder_fail(loader: Loader, shared: Path) -> None:
     result = summary(loader, migrate(loader, shared / "data" / "legacy" / "dirty"))
     assert not result["ok"]
@@ -114,7 +134,7 @@ def test_a_settlement_report_fills_every_expiry(
     loader: Loader, shared: Path, file: str, instruments: dict[str, int] | None
 ) -> None:
     report = loader.load(payload(shared / "data" / "b3" / file, REPORT), TABLES["b3_adjustments"])
-    assert report.load.counts == {
+    assert report.counted.counts == {
         "candidates": (total := 155 if instruments else 130),
         "loaded": total,
         "rejected": 0,

@@ -12,12 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from b3_pipeline.loading.folder import load_all, totals
-from b3_pipeline.loading.load import Loader, Report
+from b3_pipeline.loading.load import Loader, LoadReport
 from b3_pipeline.loading.payloads import Payload, PayloadChanged
+from b3_pipeline.parsing.kinds import Kind, Parsing
+from b3_pipeline.parsing.records import Chunk, FileRejected
 from b3_pipeline.questdb import schema
-from b3_pipeline.questdb.client import QuestDB, QuestDBError
+from b3_pipeline.questdb.client import NotApplied, QuestDB, QuestDBError
 from b3_pipeline.questdb.schema import SchemaError
-from b3_pipeline_tests.loading.ticks import NOW, TICKS, Tick, payload
+from b3_pipeline_tests.loading.ticks import NOW, TICKS, Tick, payload, records
 
 A, B = Tick(0, "dxy_08h50", 0.1), Tick(5, "dxy_08h55", 0.2)
 
@@ -27,7 +29,7 @@ def loader(db: QuestDB, tmp_path: Path) -> Loader:
     return Loader(db, tmp_path / "home", lambda: NOW, "run-1")
 
 
-def counts(report: Report) -> dict[str, int]:
+def counts(report: LoadReport) -> dict[str, int]:
     return {name: n for name, n in totals([report]).items() if n}
 
 
@@ -39,8 +41,8 @@ def test_a_new_key_is_loaded_and_its_row_names_feed_and_load(loader: Loader, tmp
     report = loader.load(payload(tmp_path, A, B), TICKS)
     assert counts(report) == {"candidates": 2, "loaded": 2}
     assert rows(loader.db) == [
-        (A.ts, A.bucket, 0.1, "legacy_csv", report.load.load_id),
-        (B.ts, B.bucket, 0.2, "legacy_csv", report.load.load_id),
+        (A.ts, A.bucket, 0.1, "legacy_csv", report.counted.load_id),
+        (B.ts, B.bucket, 0.2, "legacy_csv", report.counted.load_id),
     ]
 
 
@@ -113,7 +115,7 @@ def test_rows_that_are_gone_are_loaded_again_under_the_loads_own_id(loader: Load
     loader.db.execute("TRUNCATE TABLE b3_dxy_ticks")
     loader.db.wait_applied(TICKS.name)
     again = loader.load(content, TICKS)
-    assert (again.outcome, again.load.load_id) == ("loaded", first.load.load_id)
+    assert (again.outcome, again.counted.load_id) == ("loaded", first.counted.load_id)
     assert counts(again) == {"candidates": 2, "loaded": 2}
     assert len(rows(loader.db)) == 2
 
@@ -131,10 +133,43 @@ def test_rows_gone_that_were_another_loads_are_noticed_too(loader: Loader, tmp_p
 def test_rejects_that_are_gone_are_kept_again_and_nothing_else_changes(loader: Loader, tmp_path: Path) -> None:
     content = payload(tmp_path, A, rejects=2)
     first = loader.load(content, TICKS)
-    (loader.home / "quarantine" / f"{first.load.load_id}.jsonl").unlink()
+    (loader.home / "quarantine" / f"{first.counted.load_id}.jsonl").unlink()
     again = loader.load(content, TICKS)
     assert (again.outcome, again.load) == ("unchanged", first.load)
     assert len(list(loader.quarantine.entries())) == 2
+
+
+def test_a_file_that_went_back_to_its_older_content_is_loaded_anew(loader: Loader, tmp_path: Path) -> None:
+    def version(value: float) -> LoadReport:
+        return loader.load(payload(tmp_path, replace(A, value=value), B), TICKS)
+
+    first, second, third = version(0.1), version(0.9), version(0.1)
+    assert counts(third) == {"candidates": 2, "loaded": 1, "duplicate": 1, "revised": 1}
+    assert third.counted.load_id > first.counted.load_id
+    assert [row[2] for row in rows(loader.db)] == [0.1, 0.2]
+    assert (second.outcome, version(0.1).outcome) == ("loaded", "unchanged")
+
+
+def test_rows_that_do_not_show_yet_are_waited_for_before_they_are_compared(loader: Loader, tmp_path: Path) -> None:
+    loader.db.execute("ALTER TABLE b3_dxy_ticks SUSPEND WAL")
+    with pytest.raises(NotApplied):
+        loader.load(payload(tmp_path, A), TICKS)
+    with pytest.raises(NotApplied):
+        loader.load(payload(tmp_path, replace(A, value=0.9), name="newer.json"), TICKS)
+    loader.db.execute("ALTER TABLE b3_dxy_ticks RESUME WAL")
+    assert counts(loader.load(payload(tmp_path, A), TICKS)) == {"candidates": 1, "loaded": 1}
+    report = loader.load(payload(tmp_path, replace(A, value=0.9), name="newer.json"), TICKS)
+    assert counts(report) == {"candidates": 1, "loaded": 1, "revised": 1}
+
+
+def test_one_file_that_fails_does_not_stop_the_others(loader: Loader, tmp_path: Path) -> None:
+    gone, changed = payload(tmp_path, A, name="gone.json"), payload(tmp_path, A, name="changed.json")
+    gone.path.unlink()
+    changed.path.write_bytes(b"x" * changed.size)
+    reports = load_all(loader, [gone, changed, payload(tmp_path, B, name="good.json")], TICKS)
+    assert [r.outcome for r in reports] == ["failed", "failed", "loaded"]
+    assert "run the command again" in str(reports[1].reason)
+    assert len(rows(loader.db)) == 1
 
 
 class Crash(BaseException):
@@ -148,28 +183,96 @@ def test_a_load_that_was_interrupted_goes_on_under_its_own_id(
     loader.load(payload(tmp_path, replace(A, value=0.9), name="older.json"), TICKS)
     many = [A, A, *(Tick(m, "dxy_08h50", 0.3) for m in range(60_000, 60_006)), B]
     content = payload(tmp_path, *many, chunk=2)
+    small = replace(loader, limit=3)
+    interrupt(small, content, monkeypatch, after=sent)
+    [interrupted] = loader.ledger.known(content.sha256, TICKS.name, "legacy_csv")
+    assert interrupted.outcome == "started"
+
+    report = small.load(content, TICKS)
+    assert report.counted.load_id == interrupted.load_id
+    assert counts(report) == {"candidates": 9, "loaded": 8, "duplicate": 1, "revised": 1}
+    assert len(rows(loader.db)) == 8
+    assert loader.db.scalar("select count() from b3_revisions") == 1
+
+
+def interrupt(loader: Loader, content: Payload, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Breaks a load off after it has sent so many times: the ledger first, then rows."""
     send, calls = QuestDB.send, 0
 
     def crash_at_the_nth(db: QuestDB, table: str, *args: object) -> None:
         nonlocal calls
         calls += 1
-        if calls > sent:
+        if calls > after:
             raise Crash
         send(db, table, *args)  # pyright: ignore[reportArgumentType]
 
-    small = replace(loader, limit=3)
     with monkeypatch.context() as patched:
         patched.setattr(QuestDB, "send", crash_at_the_nth)
         with pytest.raises(Crash):
-            small.load(content, TICKS)
-    [interrupted] = loader.ledger.known(content.sha256, TICKS.name, "legacy_csv")
-    assert interrupted.outcome == "started"
+            loader.load(content, TICKS)
 
-    report = small.load(content, TICKS)
-    assert report.load.load_id == interrupted.load_id
-    assert counts(report) == {"candidates": 9, "loaded": 8, "duplicate": 1, "revised": 1}
-    assert len(rows(loader.db)) == 8
-    assert loader.db.scalar("select count() from b3_revisions") == 1
+
+def test_a_value_that_a_later_load_stored_meanwhile_is_not_taken_back_but_kept_as_a_conflict(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = payload(tmp_path, A, B)
+    interrupt(loader, content, monkeypatch, after=1)
+    loader.load(payload(tmp_path, replace(A, value=0.9), name="newer.json"), TICKS)
+    report = loader.load(content, TICKS)
+    assert counts(report) == {"candidates": 2, "loaded": 1, "rejected": 1}
+    assert [row[2] for row in rows(loader.db)] == [0.9, 0.2]
+    assert [e.reason for e in loader.quarantine.entries()] == ["conflicting_duplicate"]
+
+
+def test_a_row_that_a_later_load_revised_before_the_load_goes_on_still_counts_as_loaded(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = payload(tmp_path, A, B)
+    interrupt(loader, content, monkeypatch, after=2)
+    loader.load(payload(tmp_path, replace(A, value=0.9), name="newer.json"), TICKS)
+    assert counts(loader.load(content, TICKS)) == {"candidates": 2, "loaded": 2}
+    assert [row[2] for row in rows(loader.db)] == [0.9, 0.2]
+
+
+def test_a_load_goes_on_though_the_parser_reads_its_file_otherwise_by_now(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = payload(tmp_path, A, B)
+    interrupt(loader, content, monkeypatch, after=2)
+    newer = Kind(**{**vars(content.kind), "parse": lambda _stream, _table: Parsing(iter([Chunk(records([B]))]))})
+    report = loader.load(replace(content, kind=newer), TICKS)
+    assert counts(report) == {"candidates": 1, "loaded": 1}
+    assert report.reason is not None
+    assert "1 rows of this load are from an earlier reading" in report.reason
+    assert loader.load(payload(tmp_path, Tick(9, "dxy_08h50", 0.5), name="next.json"), TICKS).outcome == "loaded"
+
+
+def test_a_file_that_was_rejected_once_and_is_good_now_is_a_load_of_today(loader: Loader, tmp_path: Path) -> None:
+    content = payload(tmp_path, A)
+    broken = Kind(**{**vars(content.kind), "parse": reject})
+    assert loader.load(replace(content, kind=broken), TICKS).outcome == "rejected"
+    loader.load(payload(tmp_path, replace(A, value=0.9), name="other.json"), TICKS)
+    assert counts(loader.load(content, TICKS)) == {"candidates": 1, "loaded": 1, "revised": 1}
+    assert [row[2] for row in rows(loader.db)] == [0.1]
+
+
+def reject(_stream: object, _table: object) -> Parsing:
+    raise FileRejected("not yet understood")
+
+
+def test_a_file_that_was_loaded_once_and_is_rejected_now_counts_nothing(loader: Loader, tmp_path: Path) -> None:
+    content = payload(tmp_path, A, A)
+    first = loader.load(content, TICKS)
+    report = loader.load(replace(content, kind=Kind(**{**vars(content.kind), "parse": reject})), TICKS)
+    assert (report.outcome, counts(report)) == ("rejected", {})
+    assert loader.ledger.known(content.sha256, TICKS.name, "legacy_csv") == [first.load]
+
+
+def test_a_killed_loads_spool_is_cleared_by_the_next(loader: Loader, tmp_path: Path) -> None:
+    left = loader.spool(TICKS) / "load-left"
+    left.mkdir(parents=True)
+    loader.load(payload(tmp_path, A), TICKS)
+    assert not left.exists()
 
 
 def test_one_payload_under_two_names_is_two_loads_and_a_renamed_one_is_the_same(loader: Loader, tmp_path: Path) -> None:
@@ -180,7 +283,7 @@ def test_one_payload_under_two_names_is_two_loads_and_a_renamed_one_is_the_same(
     ]
     assert [r.outcome for r in load_all(loader, [one, two], TICKS)] == ["unchanged", "unchanged"]
     [renamed] = load_all(loader, [payload(tmp_path, A, name="three.json")], TICKS)
-    assert (renamed.outcome, renamed.load.file) == ("unchanged", "one.json")
+    assert renamed.outcome == "unchanged"
 
 
 def test_a_payload_that_is_no_such_thing_is_rejected_whole_and_kept(loader: Loader, tmp_path: Path) -> None:
@@ -227,7 +330,7 @@ def test_what_is_appended_to_a_file_after_it_was_found_is_no_part_of_it(loader: 
 
 def test_a_server_that_is_away_is_an_error_that_says_so(tmp_path: Path, loader: Loader) -> None:
     nobody = replace(loader.db.address, pg_port=1, http_url="http://127.0.0.1:1")
-    with QuestDB(nobody) as away, pytest.raises(QuestDBError, match="is away"):
+    with QuestDB(nobody) as away, pytest.raises(QuestDBError, match="does not answer"):
         replace(loader, db=away).load(payload(tmp_path, A), TICKS)
 
 
@@ -297,7 +400,7 @@ def test_a_clock_that_went_back_does_not_make_a_new_load_an_old_one(
     first = loader.load(payload(tmp_path, A), TICKS)
     monkeypatch.setattr("b3_pipeline.loading.ledger.time.time_ns", lambda: 1)
     second = loader.load(payload(tmp_path, replace(A, value=0.9), name="newer.json"), TICKS)
-    assert second.load.load_id > first.load.load_id
+    assert second.counted.load_id > first.counted.load_id
     assert [row[2] for row in rows(loader.db)] == [0.9]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -75,24 +76,41 @@ def test_a_path_that_is_no_folder_is_wrong_usage(tmp_path: Path) -> None:
         survey(tmp_path / "nowhere")
 
 
-def test_a_survey_for_one_kind_looks_at_no_other(folder: Path) -> None:
-    assert [f.name for f in survey(folder, [GAMMA])] == ["gamma.json"]
+@pytest.mark.parametrize("kind", ["pipe", "dangling link"])
+def test_something_that_cannot_be_opened_is_rejected_and_nobody_waits_for_it(folder: Path, kind: str) -> None:
+    (folder / "gamma.json").unlink()
+    if kind == "pipe":
+        os.mkfifo(folder / "gamma.json")
+    else:
+        (folder / "gamma.json").symlink_to("nowhere")
+    assert by_name(survey(folder))["gamma.json"].outcome == "rejected"
 
 
-def test_the_payload_of_the_bytes_that_were_hashed_is_what_is_read(folder: Path) -> None:
+def test_a_capture_is_read_once_so_that_all_its_tables_see_one_state(folder: Path) -> None:
     content = payload(folder / "gamma.json", GAMMA)
-    assert content.open().read() == (folder / "gamma.json").read_bytes()
-    (folder / "gamma.json").write_bytes((folder / "gamma.json").read_bytes()[:-1])
-    with pytest.raises(PayloadChanged):
-        content.open()
+    before = (folder / "gamma.json").read_bytes()
+    (folder / "gamma.json").write_bytes(b"{}")
+    assert content.open().read() == before
+
+
+def test_a_streamed_file_that_changed_since_is_noticed_at_its_end(folder: Path) -> None:
+    content = payload(folder / "ajustes_b3.csv", LEGACY_KINDS[0])
+    data = (folder / "ajustes_b3.csv").read_bytes()
+    assert content.open().read() == data
+    for changed in (data[:-1], data.replace(b"abc", b"abd")):
+        (folder / "ajustes_b3.csv").write_bytes(changed)
+        with pytest.raises(PayloadChanged):
+            content.open().read()
 
 
 def test_a_capture_that_no_capture_can_be_is_rejected_for_its_size(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(payloads, "WHOLE_LIMIT", 10)
+    content = payload(folder / "ultimo_dado.json", CAPTURE)
     with pytest.raises(FileRejected, match="too large"):
-        payload(folder / "ultimo_dado.json", CAPTURE).open()
+        content.open()
+    assert content.raw().read() == (folder / "ultimo_dado.json").read_bytes()
 
 
 def test_every_kind_of_the_folder_is_one_of_the_six_files() -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from b3_pipeline.loading.quarantine import Quarantine
+from b3_pipeline.loading.payloads import payload
+from b3_pipeline.loading.quarantine import Damaged, Quarantine
+from b3_pipeline.parsing.kinds import GAMMA
 from b3_pipeline.parsing.records import Reason, Reject
 
 REJECT = Reject(7, "taxa_sofr", "27-06-2025,09:06:55,x", Reason.BAD_NUMBER, "4,1,3")
@@ -61,5 +63,14 @@ def test_a_second_attempt_replaces_the_rejects_of_the_first(quarantine: Quaranti
 def test_a_rejected_file_is_kept_once(quarantine: Quarantine, tmp_path: Path) -> None:
     source = tmp_path / "gamma.json"
     source.write_text("half a docu")
-    kept = {quarantine.keep_file(source, "c" * 64) for _ in range(2)}
+    kept = {quarantine.keep_file(payload(source, GAMMA)) for _ in range(2)}
     assert [path.read_text() for path in kept] == ["half a docu"]
+
+
+def test_a_damaged_file_of_rejects_is_named_with_what_to_do(quarantine: Quarantine) -> None:
+    rejects = quarantine.open(42, "t", "f", "file", "")
+    rejects.add([REJECT])
+    rejects.keep()
+    (quarantine.folder / "42.jsonl").write_text('{"id": "42-1", "ta')
+    with pytest.raises(Damaged, match="damaged at line 1"):
+        list(quarantine.entries())

@@ -23,6 +23,11 @@ def test_one_select_gives_its_columns_and_rows(questdb: Address, query: str) -> 
     assert read(questdb, query) == (["x"], [(1,)])
 
 
+def test_words_in_texts_and_quoted_names_and_updated_at_are_no_writes(questdb: Address) -> None:
+    query = "select 'update; drop' \"insert\", updated_at from (select 1 updated_at)"
+    assert read(questdb, query) == (["insert", "updated_at"], [("update; drop", 1)])
+
+
 def test_a_semicolon_in_a_text_is_no_second_statement(questdb: Address) -> None:
     assert read(questdb, "select 'a;b''c' x") == (["x"], [("a;b'c",)])
 
@@ -36,6 +41,8 @@ def test_a_semicolon_in_a_text_is_no_second_statement(questdb: Address) -> None:
         "select 1; drop table b3_loads",
         "",
         "-- select\ntruncate table b3_loads",
+        "with x as (select 1 a) update b3_loads set file = 'x'",
+        "WITH x AS (select 1) INSERT INTO b3_loads(ts) select 0",
     ],
 )
 def test_anything_else_is_refused(questdb: Address, query: str) -> None:
