@@ -54,7 +54,7 @@ def test_the_definitions_are_those_of_the_snapshot() -> None:
 
 def test_definitions_can_be_built_with_resources_of_ones_own() -> None:
     mine = build_defs({"store": "mine"})
-    assert mine.get_repository_def().get_top_level_resources()["store"].configurable_resource is not None
+    assert mine.resources == {"store": "mine"}
     dg.Definitions.validate_loadable(mine)
 
 
