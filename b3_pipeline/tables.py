@@ -105,7 +105,6 @@ class Table:
     keys: tuple[str, ...]
     description: str
     retention_days: int | None = None
-    retention_on: bool = False
 
     @property
     def timestamp(self) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from b3_pipeline.cli import data, schema, services
@@ -15,6 +18,23 @@ app = typer.Typer(
     help="Moves a trading desk's B3 market data to QuestDB, and proves that nothing was lost.\n\n"
     "Start with [bold]b3 up --sample[/], or [bold]b3 migrate --legacy DIR[/] for a folder of your own.",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("b3-pipeline"))
+        raise typer.Exit
+
+
+@app.callback()
+def b3(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 for part in (services, data, schema):
     part.register(app)
 

@@ -69,6 +69,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     results.print(out, width=max(width, results.width), crop=False)
 
 
+def age(seconds: float | None) -> str:
+    """An age as people say it: 2 d 18 h, 3 h 5 min, 40 s."""
+    if seconds is None:
+        return ""
+    parts = [(int(seconds // 86_400), "d"), (int(seconds // 3_600 % 24), "h"), (int(seconds // 60 % 60), "min")]
+    shown = [f"{n} {unit}" for n, unit in parts if n][:2]
+    return " ".join(shown) or f"{seconds:.0f} s"
+
+
 def _cell(value: object) -> Text:
     if isinstance(value, Text):
         return value

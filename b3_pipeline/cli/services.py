@@ -19,7 +19,7 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from b3_pipeline.cli.output import Json, console, emit, guarded, say, table
+from b3_pipeline.cli.output import Json, age, console, emit, guarded, say, table
 from b3_pipeline.errors import B3Error, UsageError
 
 if TYPE_CHECKING:
@@ -246,10 +246,8 @@ def status(as_json: Json = False) -> None:
     else:
         table("Services", ["service", "state"], services.items())
         if tables:
-            columns = ["rows", "newest", "age_s"]
-            table(
-                "Tables", ["table", *columns], ([name, *(t[c] for c in columns)] for name, t in tables.items()), columns
-            )
+            rows = ([name, t["rows"], t["newest"], age(t["age_s"])] for name, t in tables.items())
+            table("Tables", ["table", "rows", "newest (UTC)", "age"], rows, ["rows"])
     if "down" in services.values():
         raise typer.Exit(1)
 
@@ -267,8 +265,8 @@ def _tables(settings: Settings, address: Address) -> dict[str, dict[str, Any]]:
         for t in DATA_TABLES:
             if t.name in there:
                 [(rows, newest)] = db.query(named("select count(), max({ts}) from {t}", ts=t.timestamp, t=t.name))
-                age = round((settings.clock() - newest.replace(tzinfo=UTC)).total_seconds(), 1) if newest else None
-                found[t.name] = {"rows": rows, "newest": newest, "age_s": age, "due": None, "fresh": None}
+                seconds = round((settings.clock() - newest.replace(tzinfo=UTC)).total_seconds(), 1) if newest else None
+                found[t.name] = {"rows": rows, "newest": newest, "age_s": seconds, "due": None, "fresh": None}
     return found
 
 

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from b3_pipeline.parsing.gathering import Fault, Gathering, parse_cell, within
 from b3_pipeline.parsing.json_text import Array, Json, Number, Object, child, text_of
 from b3_pipeline.parsing.numbers import is_absent, parse_number
-from b3_pipeline.parsing.records import Reason
+from b3_pipeline.parsing.records import Reason, has_controls
 from b3_pipeline.parsing.times import DateMark, parse_date, parse_time, parse_timestamp
 from b3_pipeline.sessions import to_utc
 from b3_pipeline.tables import Range
@@ -102,7 +102,7 @@ def read_text(cell: Cell) -> str | None:
 
 def checked_text(text: str, column: str) -> str:
     """The text as it is. Raises `Fault` (`bad_text`) when it is blank or has control characters."""
-    if not text.strip() or any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
+    if not text.strip() or has_controls(text):
         raise Fault(Reason.BAD_TEXT, column, text)
     return text
 

@@ -17,7 +17,17 @@ import pyarrow as pa
 from b3_pipeline.parsing.csv_rows import Block, open_rows
 from b3_pipeline.parsing.months import is_code, is_tenor
 from b3_pipeline.parsing.numbers import is_absent, parse_numbers, where_absent
-from b3_pipeline.parsing.records import COLUMN, LINE, Chunk, Chunks, FileRejected, Reason, Reject, record_schema
+from b3_pipeline.parsing.records import (
+    COLUMN,
+    LINE,
+    Chunk,
+    Chunks,
+    FileRejected,
+    Reason,
+    Reject,
+    has_controls,
+    record_schema,
+)
 from b3_pipeline.parsing.times import parse_dates, parse_times, seconds_of
 from b3_pipeline.sessions import days_and_seconds_to_utc, trade_dates
 from b3_pipeline.tables import TABLES, Range, Table
@@ -41,7 +51,7 @@ class Parsed:
     texts: pa.StringArray | None = None
 
 
-Kind = Callable[[pa.StringArray, Range], Parsed]
+CellParser = Callable[[pa.StringArray, Range], Parsed]
 
 
 def number(texts: pa.StringArray, bounds: Range) -> Parsed:
@@ -60,12 +70,12 @@ def slashed_date(texts: pa.StringArray, _bounds: Range) -> Parsed:
 
 def text(texts: pa.StringArray, _bounds: Range) -> Parsed:
     """Any text that can be shown, or nothing."""
-    return _checked_texts(texts, (_is_unprintable, Reason.BAD_TEXT))
+    return _checked_texts(texts, (has_controls, Reason.BAD_TEXT))
 
 
 def success(texts: pa.StringArray, _bounds: Range) -> Parsed:
     """A text as `text`, but not the one that says that the collection failed."""
-    return _checked_texts(texts, (_is_unprintable, Reason.BAD_TEXT), (FAILED.__eq__, Reason.STATUS_FAILED))
+    return _checked_texts(texts, (has_controls, Reason.BAD_TEXT), (FAILED.__eq__, Reason.STATUS_FAILED))
 
 
 def month_code(texts: pa.StringArray, _bounds: Range) -> Parsed:
@@ -80,10 +90,6 @@ def tenor(texts: pa.StringArray, _bounds: Range) -> Parsed:
     return _checked_texts(
         texts, (is_absent, Reason.MISSING_CONTRACT), (lambda each: not is_tenor(each), Reason.BAD_CONTRACT)
     )
-
-
-def _is_unprintable(each: str) -> bool:
-    return any(character < " " or character == "\x7f" for character in each)
 
 
 def _checked_texts(texts: pa.StringArray, *checks: tuple[Callable[[str], bool], Reason]) -> Parsed:
@@ -104,7 +110,7 @@ class Cell:
 
     target: str
     source: str
-    kind: Kind
+    kind: CellParser
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,11 @@ class EmptyFile(FileRejected):
     """The payload has nothing in it."""
 
 
+def has_controls(text: str) -> bool:
+    """Whether a text has control characters, which no field of a record may have."""
+    return any(character < " " or character == "\x7f" for character in text)
+
+
 def record_schema(table: Table) -> pa.Schema:
     """The schema of `Chunk.records` for a table."""
     return pa.schema([*table.arrow_schema(table.parsed), *ORIGIN])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import date, datetime, time
+from datetime import datetime, time
 from typing import BinaryIO
 from xml.etree.ElementTree import Element
 
@@ -52,20 +52,6 @@ def parse_settlement_report(stream: BinaryIO, table: Table) -> Chunks:
                 instrument, contract_month = future.groups()
                 gathering.candidate(_PRICE, _fragment(report), _settlement, report, instrument, contract_month, table)
     yield gathering.chunk()
-
-
-def report_trade_date(stream: BinaryIO) -> date | None:
-    """The trade date of a report's first instrument; None when it has no instrument or no date there.
-
-    Reads no further than that. Raises `FileRejected` as `parse_settlement_report` does, for what is read.
-    """
-    with report_xml(stream) as xml:
-        for report in _price_reports(xml):
-            try:
-                return parse_cell(parse_iso_date, _DATE, _text(report, _DATE))
-            except Fault:
-                return None
-    return None
 
 
 def _settlement(report: Element, instrument: str, contract_month: str, table: Table) -> Row | None:

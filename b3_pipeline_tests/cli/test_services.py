@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from b3_pipeline.cli import app
+from b3_pipeline.cli.output import age
 from b3_pipeline.dagster_server import DefinitionsBroken, daemon_healthy, storage_url, webserver_healthy
 from b3_pipeline.dagster_server import environment as dagster_environment
 from b3_pipeline.doctor import Check, examine
@@ -269,3 +270,11 @@ def test_doctor_names_a_stranger_on_our_port(tmp_path: Path, port_base: int) -> 
         check = by_name(Settings(home=tmp_path, port_base=port_base))[f"port {port_base + 2} (QuestDB HTTP)"]
     assert check.state == "fail"
     assert f"pid {os.getpid()}" in check.found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, ""), (0.2, "0 s"), (59, "59 s"), (3_900, "1 h 5 min"), (240_763, "2 d 18 h"), (86_400, "1 d")],
+)
+def test_an_age_is_said_as_people_say_it(seconds: float | None, said: str) -> None:
+    assert age(seconds) == said

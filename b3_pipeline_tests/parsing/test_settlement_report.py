@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from b3_pipeline.parsing.records import COLUMN, LINE, TEXT, Chunk, FileRejected, Reason, record_schema
-from b3_pipeline.parsing.settlement_report import parse_settlement_report, report_trade_date
+from b3_pipeline.parsing.settlement_report import parse_settlement_report
 from b3_pipeline.sessions import to_local
 from b3_pipeline.tables import PRICE_BOUNDS, TABLES
 
@@ -70,9 +70,8 @@ def test_a_real_report_gives_every_future_and_nothing_else(
     shared: Path, name: str, day: date, counts: dict[str, int]
 ) -> None:
     with (shared / "data" / "b3" / name).open("rb") as stream:
-        assert report_trade_date(stream) == day
-        stream.seek(0)
         (chunk,) = parse_settlement_report(stream, TABLE)
+    assert set(chunk.records["trade_date"].to_pylist()) == {day}
     assert Counter(chunk.records["instrument"].to_pylist()) == counts
     assert (chunk.rejects, chunk.absent) == ([], 0)
     assert set(chunk.records["trade_date"].to_pylist()) == {day}
@@ -174,12 +173,10 @@ def test_a_wrong_trade_date_rejects_its_future(day: str) -> None:
     data = report(instrument("DI1G26", DI1, day=day), instrument("DI1H26", DI1))
     (reject,) = parsed(data).rejects
     assert (reject.column, reject.reason, reject.value) == ("TradDt/Dt", Reason.BAD_DATE, day)
-    assert report_trade_date(io.BytesIO(data)) is None
 
 
-def test_a_report_of_nothing_has_no_candidates_and_no_date() -> None:
+def test_a_report_of_nothing_has_no_candidates() -> None:
     assert parsed(report()).candidates == 0
-    assert report_trade_date(io.BytesIO(report())) is None
 
 
 WHOLE = report(instrument("DI1G26", DI1), instrument("DI1H26", DI1))
