@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,6 +12,7 @@ import pytest
 
 from b3_pipeline import processes
 from b3_pipeline.processes import LOG_LIMIT, Child, Program, Record, ServerDied, end_leftovers
+from b3_pipeline_tests.waiting import gone, until
 
 SLEEP = "import time; time.sleep(60)"
 STUBBORN = (
@@ -27,17 +26,6 @@ PARENT = (
 
 def program(code: str, name: str = "server") -> Program:
     return Program(name, [sys.executable, "-c", code], Path("/"), {"PATH": os.defpath})
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture

@@ -5,11 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import psycopg
 import pytest
 from pydantic import SecretStr
@@ -23,6 +20,7 @@ from b3_pipeline.progress import SILENT
 from b3_pipeline.questdb.client import Address, QuestDB
 from b3_pipeline.services import Engines, Services, all_services, engines, running, states, stop_holder
 from b3_pipeline.settings import Settings
+from b3_pipeline_tests.waiting import processes_of, until
 
 USING = """
 import time
@@ -42,26 +40,6 @@ def settings(bare_home: Path, port_base: int) -> Settings:
 def answers(servers: Engines) -> bool:
     with QuestDB(servers.questdb) as quest, psycopg.connect(servers.postgres_dsn) as relational:
         return quest.query("select 1") == [(1,)] and relational.execute("select 1").fetchone() == (1,)
-
-
-def processes_of(home: Path) -> list[psutil.Process]:
-    """Living processes that were started in the home: by their environment, command line or folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            traces = [*process.environ().values(), *process.cmdline(), process.cwd()]
-        except psutil.Error:
-            continue
-        if process.status() != psutil.STATUS_ZOMBIE and any(str(home) in trace for trace in traces):
-            found.append(process)
-    return found
-
-
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
 
 
 def test_a_block_has_servers_of_its_own_and_leaves_none(settings: Settings) -> None:

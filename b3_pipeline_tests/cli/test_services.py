@@ -24,7 +24,7 @@ from b3_pipeline.errors import B3Error
 from b3_pipeline.home import Holder
 from b3_pipeline.ports import HOST
 from b3_pipeline.settings import Settings
-from b3_pipeline_tests.test_services import processes_of, until
+from b3_pipeline_tests.waiting import processes_of, until
 
 pytestmark = pytest.mark.xdist_group("up")
 
