@@ -128,3 +128,8 @@ def home(tmp_path: Path, db: QuestDB, postgres: str, monkeypatch: pytest.MonkeyP
     for variable in ("DAGSTER_HOME", "B3_DAGSTER_POSTGRES_URL", "B3_LEGACY_DIR"):
         monkeypatch.delenv(variable, raising=False)
     return folder
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names bytes by their number: a zip has the time of its making in it, and workers must name tests alike."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
