@@ -7,6 +7,7 @@ with threads may deadlock. It imports nothing of the project. UID -1 keeps the u
 
 import ctypes
 import os
+import signal as signals
 import sys
 
 PR_SET_PDEATHSIG = 1
@@ -14,6 +15,9 @@ PR_SET_PDEATHSIG = 1
 
 def main(parent: int, signal: int, uid: int, gid: int, argv: list[str]) -> None:
     """Never returns: runs `argv`, or exits when the parent died in the meantime."""
+    # What our own parent ignores (a shell's background jobs ignore SIGINT, and Dagster then SIGTERM) would stay ignored.
+    for number in (signals.SIGINT, signals.SIGTERM, signals.SIGHUP, signals.SIGQUIT, signals.SIGPIPE):
+        signals.signal(number, signals.SIG_DFL)
     if uid >= 0:
         os.setgroups([])
         os.setgid(gid)

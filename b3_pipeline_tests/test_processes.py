@@ -146,9 +146,11 @@ def test_a_record_that_was_cut_off_is_no_record(tmp_path: Path, text: str) -> No
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child when its parent is killed")
-def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ignored", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"], ids=["", "deaf parent"])
+def test_a_child_ends_when_its_parent_is_killed_even_one_that_ignored_the_signal(tmp_path: Path, ignored: str) -> None:
     code = f"""
-import time
+import signal, time
+{ignored}
 from pathlib import Path
 from b3_pipeline_tests.test_processes import SLEEP, Child, program
 print(Child(program(SLEEP), Path({str(tmp_path)!r})).pid, flush=True)
