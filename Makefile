@@ -1,10 +1,12 @@
-# make deps | up | test | lint
+# make deps | up | test | lint | bench
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LEGACY ?=
+ONLY ?=
+SIZES ?=
 
-.PHONY: deps up test lint lock clean
+.PHONY: deps up test lint bench lock clean
 
 deps: $(VENV)/.installed
 
@@ -26,6 +28,9 @@ lint: deps
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --level warning
+
+bench: deps
+	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SIZES),--sizes $(SIZES))
 
 lock:
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url --no-strip-extras \

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,10 +21,50 @@ from b3_pipeline.settings import PROJECT, Settings
 
 WEBSERVER, DAEMON = "dagster-webserver", "dagster-daemon"
 POSTGRES_URL = "B3_DAGSTER_POSTGRES_URL"
+COMPUTE_LOGS, COMPUTE_LOG_DAYS = "logs", 30
+#: Writers that QuestDB is given at once, so that it still answers queries; every asset of the pool `questdb` counts.
+QUESTDB_WRITERS = 2
+
+_DAEMON = {
+    # without threads one slow sensor delays all others, and schedules too
+    "sensors": {"use_threads": True, "num_workers": 8},
+    "schedules": {"use_threads": True, "num_workers": 4},
+    "backfills": {"use_threads": True, "num_workers": 2},
+    # a sensor ticks every few seconds: what did nothing is soon of no interest, a failure for long
+    "retention": {
+        "sensor": {"purge_after_days": {"skipped": 1, "started": 1, "success": 14, "failure": 90}},
+        "schedule": {"purge_after_days": {"skipped": 14, "started": 14, "success": 90, "failure": 90}},
+    },
+}
+_RUNS = {
+    "run_launcher": {"module": "b3_pipeline.defs.zombies", "class": "WatchfulRunLauncher", "config": {}},
+    # A run whose process is gone fails after at most one poll and is launched again: its loads resume under their ids.
+    # One that failed by itself would fail again: what may pass (a server that restarts) is for a step's retry policy.
+    "run_monitoring": {
+        "enabled": True,
+        "start_timeout_seconds": 180,
+        "cancel_timeout_seconds": 60,
+        "max_resume_run_attempts": 0,
+        "poll_interval_seconds": 10,
+        "free_slots_after_run_end_seconds": 30,
+    },
+    "run_retries": {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False},
+    # the code server may be starting again when a run's turn comes
+    "run_queue": {"max_user_code_failure_retries": 5, "user_code_failure_retry_delay": 10},
+    "concurrency": {
+        # By run: a run that is killed leaves no slot taken, and a command's own run never waits for a backfill.
+        "pools": {"default_limit": QUESTDB_WRITERS, "granularity": "run"},
+        "runs": {
+            "max_concurrent_runs": 4,
+            # one less than writers: a backfill of years leaves room for today's runs
+            "tag_concurrency_limits": [{"key": "dagster/backfill", "limit": QUESTDB_WRITERS - 1}],
+        },
+    },
+}
 _STATE = """{
   workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError {
     __typename ... on PythonError { message causes { message } } } } } }
-  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"""
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatTime } } } }"""
 
 
 class DefinitionsBroken(B3Error):
@@ -39,6 +81,7 @@ def environment(settings: Settings, postgres_dsn: str) -> dict[str, str]:
     legacy = {"B3_LEGACY_DIR": str(settings.legacy_dir)} if settings.legacy_dir else {}
     return {
         **legacy,
+        "DAGSTER_EVENT_BATCH_SIZE": "200",  # a backfill reports thousands of partitions
         "DAGSTER_HOME": str(home),
         "B3_HOME": str(settings.home),
         "B3_PORT_BASE": str(settings.port_base),
@@ -47,16 +90,17 @@ def environment(settings: Settings, postgres_dsn: str) -> dict[str, str]:
 
 
 def instance_config(home: Path) -> str:
-    """The text of `dagster.yaml` (as JSON, which is YAML): storage, telemetry, sensors, logs."""
+    """The text of `dagster.yaml` (as JSON, which is YAML): where all is kept, for how long, and how much runs at once."""
     config = {
         "storage": {"postgres": {"postgres_url": {"env": POSTGRES_URL}}},
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},
-        "sensors": {"use_threads": True, "num_workers": 8},
+        **_DAEMON,
+        **_RUNS,
         "compute_logs": {
             "module": "dagster._core.storage.local_compute_log_manager",
             "class": "LocalComputeLogManager",
-            "config": {"base_dir": str(home / "logs")},
+            "config": {"base_dir": str(home / COMPUTE_LOGS)},
         },
         "local_artifact_storage": {
             "module": "dagster._core.storage.root",
@@ -65,6 +109,19 @@ def instance_config(home: Path) -> str:
         },
     }
     return json.dumps(config, indent=2) + "\n"
+
+
+def drop_old_compute_logs(home: Path, now: datetime) -> int:
+    """Deletes what runs printed more than `COMPUTE_LOG_DAYS` ago, for Dagster never does; returns of how many runs.
+
+    `home` is `B3_HOME/dagster`; the runs' own events stay, they are in PostgreSQL.
+    """
+    oldest, dropped = now.timestamp() - COMPUTE_LOG_DAYS * 86_400, 0
+    for run in (home / COMPUTE_LOGS).glob("*/"):
+        if run.stat().st_mtime < oldest:
+            shutil.rmtree(run, ignore_errors=True)
+            dropped += 1
+    return dropped
 
 
 def storage_url(dsn: str) -> str:
@@ -100,9 +157,10 @@ def webserver_healthy(client: httpx2.Client, port: int) -> bool:
         return False
 
 
-def daemon_healthy(client: httpx2.Client, port: int) -> bool:
+def daemon_healthy(client: httpx2.Client, port: int, since: float = 0) -> bool:
     """Whether the definitions are loaded and every daemon that must run gives heartbeats, as the web server sees it.
 
+    Heartbeats before `since` (seconds since 1970) do not count: Dagster takes those of a dead daemon for half an hour.
     Raises DefinitionsBroken when the definitions cannot be loaded.
     """
     try:
@@ -120,4 +178,5 @@ def daemon_healthy(client: httpx2.Client, port: int) -> bool:
             raise DefinitionsBroken("\n".join(["The Dagster definitions do not load:", *map(str.strip, messages)]))
     daemons = state["instance"]["daemonHealth"]["allDaemonStatuses"]
     loaded = bool(locations) and all(location["loadStatus"] == "LOADED" for location in locations)
-    return loaded and all(daemon["healthy"] for daemon in daemons if daemon["required"])
+    beating = (daemon["healthy"] and daemon["lastHeartbeatTime"] >= since for daemon in daemons if daemon["required"])
+    return loaded and all(beating)

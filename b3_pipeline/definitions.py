@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from b3_pipeline.defs.checks import all_checks
 from b3_pipeline.defs.jobs import jobs
 from b3_pipeline.defs.resources import Store
 from b3_pipeline.defs.sources import source_assets
@@ -17,6 +18,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     """The definitions; a test or a command gives resources of its own."""
     return dg.Definitions(
         assets=[*source_assets(), *table_assets()],
+        asset_checks=all_checks(),
         jobs=jobs(),
         resources={"store": Store(), **(resource_overrides or {})},
         executor=dg.in_process_executor,  # a process a step would cost seconds each

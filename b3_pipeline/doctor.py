@@ -27,6 +27,7 @@ from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.questdb.jar import VERSION as QUESTDB_VERSION
 from b3_pipeline.questdb.jar import cached_jar
 from b3_pipeline.settings import Settings
+from b3_pipeline.supervision import LOG_NAME
 
 ENOUGH_FILES = ENOUGH_MAPS = 1_048_576  # QuestDB's own advice, of its page on capacity planning
 State = Literal["ok", "warn", "fail"]
@@ -50,6 +51,7 @@ def examine(settings: Settings) -> list[Check]:
         *_programs(),
         *_ports(settings),
         *_servers(settings),
+        *_restarts(settings),
         _secrets(settings.home / "secrets"),
         _legacy(settings.legacy_dir),
         *_settings(settings),
@@ -147,6 +149,15 @@ def _servers(settings: Settings) -> Iterator[Check]:
         yield Check("PostgreSQL server", "ok" if good else "fail", f"PostgreSQL {version}", advice)
     except psycopg.Error as error:
         yield Check("PostgreSQL server", "fail", str(error), "See logs/postgres.log in the home, or B3_POSTGRES_DSN.")
+
+
+def _restarts(settings: Settings) -> Iterator[Check]:
+    """Which servers of the running `b3 up` crashed since it began."""
+    counts = {name: count for name, count in services.restarts(settings).items() if count}
+    if counts:
+        found = ", ".join(f"{name} {count} times" for name, count in counts.items())
+        advice = f"Why: {settings.home / 'logs' / LOG_NAME}."
+        yield Check("crashes", "warn", f"started again: {found}", advice)
 
 
 def _secrets(folder: Path) -> Check:

@@ -8,9 +8,10 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -48,6 +49,7 @@ class Holder:
     port_base: int
     shared: bool
     state: State = State.STARTING
+    restarts: dict[str, int] = field(default_factory=dict)  # by server: how often it was started again after a crash
 
     @classmethod
     def of(cls, home: Path) -> Holder | None:
@@ -87,7 +89,14 @@ class Hold:
 
     def reached(self, state: State) -> None:
         """Lets other processes know how far we are."""
-        self.holder = replace(self.holder, state=state)
+        self._tell(state=state)
+
+    def restarted(self, restarts: dict[str, int]) -> None:
+        """Lets other processes know how often each server was started again."""
+        self._tell(restarts=restarts)
+
+    def _tell(self, **news: Any) -> None:
+        self.holder = replace(self.holder, **news)
         write_private(_file(self._home), json.dumps(asdict(self.holder)))
 
 

@@ -100,7 +100,7 @@ class Child:
         self._record_file = home / "run" / f"{program.name}.json"
         for folder in (self.log.parent, self._record_file.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        self._log_start = _rotate(self.log)
+        self._log_start = rotate(self.log)
         self._popen = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -141,15 +141,19 @@ class Child:
             if not self.alive:
                 raise self.died()
             if time.monotonic() > deadline:
-                raise ServerDied(
-                    f"{self.name} is not healthy after {timeout_s:.0f} s. Its log ({self.log}) ends with:\n{self.tail()}"
-                )
+                raise self.unhealthy(timeout_s)
             time.sleep(pause_s)
 
     def died(self) -> ServerDied:
         """The error for a child that is gone, with the last lines of its log."""
         return ServerDied(
             f"{self.name} ended with code {self._popen.poll()}. Its log ({self.log}) ends with:\n{self.tail()}"
+        )
+
+    def unhealthy(self, timeout_s: float) -> ServerDied:
+        """The error for a child that runs and is of no use after so long, with the last lines of its log."""
+        return ServerDied(
+            f"{self.name} is not healthy after {timeout_s:.0f} s. Its log ({self.log}) ends with:\n{self.tail()}"
         )
 
     def tail(self, lines: int = 12) -> str:
@@ -240,7 +244,7 @@ def _running(process: psutil.Process) -> bool:
         return False
 
 
-def _rotate(log: Path) -> int:
+def rotate(log: Path) -> int:
     """Keeps one older log beside a log that has grown over the limit; returns where the new part begins."""
     size = log.stat().st_size if log.exists() else 0
     if size <= LOG_LIMIT:

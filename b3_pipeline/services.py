@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Never
 
 import httpx2
 import psycopg
 
-from b3_pipeline import dagster_server, processes
+from b3_pipeline import dagster_server, processes, supervision
 from b3_pipeline.errors import B3Error
 from b3_pipeline.home import Hold, Holder, HomeBusy, State, hold, require_disk
 from b3_pipeline.ports import require_free
@@ -25,6 +25,7 @@ from b3_pipeline.questdb.client import Address, QuestDB
 from b3_pipeline.questdb.jar import questdb_jar
 from b3_pipeline.questdb.server import QuestDBServer
 from b3_pipeline.settings import PROJECT, Ports, Settings
+from b3_pipeline.supervision import BackOff, Server, Supervisor
 
 NAMES = (questdb.NAME, postgres.NAME, dagster_server.WEBSERVER, dagster_server.DAEMON)
 DAGSTER_START_TIMEOUT_S = 120
@@ -86,55 +87,83 @@ def _make_ready(settings: Settings, report: Report) -> None:
 
 
 @contextmanager
-def _embedded(settings: Settings, report: Report, held: Hold) -> Iterator[tuple[Engines, list[Child]]]:
+def _embedded(settings: Settings, report: Report, held: Hold) -> Iterator[tuple[Engines, list[Server]]]:
     """Starts what is not given by URL, both together, and stops it at the end of the block."""
-    children: list[Child] = []
-    try:
-        waiting = []
-        if not settings.questdb_url:
-            quest = QuestDBServer(settings.home, settings.ports, settings.questdb_memory)
-            children.append(quest.start(questdb_jar(report)))
-            waiting.append(quest.wait)
-        if not settings.postgres_dsn:
-            relational = PostgresServer(settings.home)
-            if not relational.data.exists():
-                report("First start in this home: making the PostgreSQL cluster.")
-            children.append(relational.start())
-            waiting.append(relational.wait)
-        for wait in waiting:
-            wait()
-        held.reached(State.ENGINES)
-        yield _known(settings), children
-    finally:
-        held.reached(State.STOPPING)
-        processes.stop(children)
+    with httpx2.Client(trust_env=False, timeout=2) as client:
+        servers = _databases(settings, report, client)
+        try:
+            for server in servers:
+                server.start()
+            for server in servers:
+                server.wait()
+            held.reached(State.ENGINES)
+            yield _known(settings), servers
+        finally:
+            held.reached(State.STOPPING)
+            supervision.stop(servers)
+
+
+def _databases(settings: Settings, report: Report, client: httpx2.Client) -> list[Server]:
+    """The embedded databases of the home, not started yet."""
+    servers = []
+    if not settings.questdb_url:
+        quest, jar = QuestDBServer(settings.home, settings.ports, settings.questdb_memory), questdb_jar(report)
+        answers = partial(questdb.healthy, client, settings.ports)
+        servers.append(
+            Server(questdb.NAME, partial(quest.start, jar), lambda _child: answers(), questdb.START_TIMEOUT_S)
+        )
+    if not settings.postgres_dsn:
+        relational = PostgresServer(settings.home)
+        if not relational.data.exists():
+            report("First start in this home: making the PostgreSQL cluster.")
+        start = partial(relational.start, report)
+        servers.append(Server(postgres.NAME, start, lambda _child: relational.ready(), postgres.START_TIMEOUT_S))
+    return servers
+
+
+def _dagster(settings: Settings, databases: Engines, workspace: Path, client: httpx2.Client) -> list[Server]:
+    """Dagster's web server and daemon, not started yet."""
+    env = dagster_server.environment(settings, databases.postgres_dsn)
+    dagster_server.drop_old_compute_logs(settings.folder("dagster"), settings.clock())
+    port = settings.ports.dagster
+
+    def beats(daemon: Child) -> bool:
+        return dagster_server.daemon_healthy(client, port, since=daemon.record.create_time)
+
+    healthy = {
+        dagster_server.WEBSERVER: lambda _child: dagster_server.webserver_healthy(client, port),
+        dagster_server.DAEMON: beats,
+    }
+    return [
+        Server(
+            program.name, partial(Child, program, settings.home), healthy[program.name], DAGSTER_START_TIMEOUT_S, 0.2
+        )
+        for program in dagster_server.programs(settings, env, workspace)
+    ]
 
 
 class Services:
     """The databases, healthy, and Dagster's processes, started."""
 
-    def __init__(self, settings: Settings, engines: Engines, children: list[Child]) -> None:
+    def __init__(
+        self, engines: Engines, databases: list[Server], dagster: list[Server], held: Hold, logs: Path
+    ) -> None:
         self.engines = engines
-        self._port = settings.ports.dagster
-        self._children = {child.name: child for child in children}
+        self._databases, self._dagster = databases, dagster
+        self._held, self._logs = held, logs
 
     def wait_healthy(self) -> None:
         """Returns when Dagster has loaded the definitions and its daemons give heartbeats.
 
         Raises ServerDied when a process ends or takes too long, DefinitionsBroken when the definitions do not load.
         """
-        web, daemon = self._children[dagster_server.WEBSERVER], self._children[dagster_server.DAEMON]
-        with httpx2.Client(trust_env=False, timeout=30) as client:
-            web.wait_until(lambda: dagster_server.webserver_healthy(client, self._port), DAGSTER_START_TIMEOUT_S, 0.2)
-            daemon.wait_until(lambda: dagster_server.daemon_healthy(client, self._port), DAGSTER_START_TIMEOUT_S, 0.5)
+        for server in self._dagster:
+            server.wait()
 
-    def watch(self) -> Never:
-        """Returns never. Raises ServerDied when one of the processes ends."""
-        while True:
-            for child in self._children.values():
-                if not child.alive:
-                    raise child.died()
-            time.sleep(0.5)
+    def watch(self, tell: Callable[[str], None], back_off: BackOff | None = None) -> Never:
+        """Never returns: starts servers again that crash, and tells people so; see `supervision`."""
+        servers = [*self._databases, *self._dagster]
+        Supervisor(servers, self._logs, tell, self._held.restarted, back_off).watch()
 
 
 @contextmanager
@@ -145,17 +174,25 @@ def all_services(settings: Settings, report: Report, held: Hold, workspace: Path
     """
     _make_ready(settings, report)
     require_free({"Dagster": settings.ports.dagster})
-    with _embedded(settings, report, held) as (databases, children):
+    with (
+        _embedded(settings, report, held) as (engines, databases),
+        httpx2.Client(trust_env=False, timeout=15) as client,
+    ):
         report("QuestDB and PostgreSQL are up.")
-        env = dagster_server.environment(settings, databases.postgres_dsn)
-        dagster: list[Child] = []
+        dagster = _dagster(settings, engines, workspace or PROJECT / "workspace.yaml", client)
         try:
-            for program in dagster_server.programs(settings, env, workspace or PROJECT / "workspace.yaml"):
-                dagster.append(Child(program, settings.home))
-            yield Services(settings, databases, [*children, *dagster])
+            for server in dagster:
+                server.start()
+            yield Services(engines, databases, dagster, held, settings.folder("logs"))
         finally:
             held.reached(State.STOPPING)
-            processes.stop(dagster)
+            supervision.stop(dagster)
+
+
+def restarts(settings: Settings) -> dict[str, int]:
+    """How often each service of the running `b3 up` was started again after a crash."""
+    holder = Holder.of(settings.home)
+    return {name: holder.restarts.get(name, 0) for name in NAMES} if holder else {}
 
 
 def states(settings: Settings) -> dict[str, bool]:

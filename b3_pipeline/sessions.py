@@ -7,6 +7,7 @@ Scalar functions hold the rules; those over numpy arrays give the same for many 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
@@ -21,6 +22,32 @@ SETTLED_FROM = time(18)
 #: As far as the calendar is worked out: each further century costs every process a tenth of a second.
 _SPAN = ("1990-01-01", "2060-12-31")
 _DAY = np.timedelta64(1, "D")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of time, naive UTC: `start` belongs to it, `end` does not; None is without an end."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def mask(self, moments: np.ndarray) -> np.ndarray:
+        """Which moments (datetime64) lie inside: bool of the same length."""
+        inside = np.ones(len(moments), bool)
+        if self.start is not None:
+            inside &= moments >= np.datetime64(self.start)
+        if self.end is not None:
+            inside &= moments < np.datetime64(self.end)
+        return inside
+
+    def bounds(self) -> tuple[datetime, datetime]:
+        """Both ends as moments, also where there is none: what a query is given."""
+        return self.start or _EARLIEST, self.end or _LATEST
+
+
+#: Far beyond any record, and within what QuestDB can compare with.
+_EARLIEST, _LATEST = (datetime(year, 1, 1, tzinfo=UTC).replace(tzinfo=None) for year in (1, 9999))
+ALWAYS = Window()
 
 
 class NonexistentTime(ValueError):
@@ -44,6 +71,12 @@ def sessions_of(days: np.ndarray) -> np.ndarray:
     return np.busday_offset(days, 0, roll="backward", busdaycal=_calendar())
 
 
+def weekday_holidays(first: date) -> list[date]:
+    """The days from Monday to Friday, `first` or later, on which B3 does not trade; as far as the calendar goes."""
+    days = np.arange(np.datetime64(first), np.datetime64(_SPAN[1]), dtype="datetime64[D]")
+    return days[np.is_busday(days) & ~np.is_busday(days, busdaycal=_calendar())].tolist()
+
+
 def is_session(day: date) -> bool:
     """Whether B3 trades on that day."""
     return bool(np.is_busday(day, busdaycal=_calendar()))
@@ -57,6 +90,24 @@ def session_of(day: date) -> date:
 def session_before(day: date) -> date:
     """The last session strictly before that day."""
     return session_of(day - timedelta(days=1))
+
+
+def session_after(day: date) -> date:
+    """The first session strictly after that day."""
+    return np.busday_offset(np.array([day], dtype="datetime64[D]"), 1, roll="backward", busdaycal=_calendar())[0].item()
+
+
+def window(first: date, last: date) -> Window:
+    """The time of the sessions from `first` to `last`: of their own days, and of the days without one that follow each."""
+    return Window(_midnight(first), _midnight(session_after(last)))
+
+
+def _midnight(day: date) -> datetime:
+    """The first moment of a local day, naive UTC: 01:00 where the clocks were put forward at midnight."""
+    try:
+        return to_utc(datetime.combine(day, time()))
+    except NonexistentTime:
+        return to_utc(datetime.combine(day, time(1)))
 
 
 def last_session(now: datetime) -> date:

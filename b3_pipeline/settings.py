@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -37,7 +37,11 @@ class Settings(BaseSettings):
         default=None, description="A QuestDB of one's own: http://user:password@host:9000?pg_port=8812"
     )
     postgres_dsn: SecretStr | None = Field(default=None, description="A PostgreSQL of one's own: postgresql://…")
+    token_key: SecretStr | None = Field(
+        default=None, description="Encrypts the bots' tokens: 32 bytes in URL-safe base64; several, the newest first"
+    )
     questdb_memory: str = Field(default="2g", pattern=r"^\d+[mg]$", description="Java heap of the embedded QuestDB")
+    first_session: date = Field(default=date(2018, 1, 2), description="The first partition; older records have none")
     min_free_disk_mb: int = Field(default=1_000, ge=0, description="Below this, nothing is started or loaded")
     now: AwareDatetime | None = Field(default=None, description="Pretend that it is this moment (ISO 8601, with zone)")
 

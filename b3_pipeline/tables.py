@@ -1,15 +1,16 @@
 """The contract of every QuestDB table, written once: columns, types, keys, bounds, retention.
 
 DDL check, parsers, writer, Dagster metadata and checks all read it; nothing else repeats it. Types are QuestDB's.
-Sources: `FORMATS.md` §2 (columns and keys) and §3 (bounds).
+Sources: `FORMATS.md` §2 (columns and keys), §3 (bounds of market data) and §6 (rules of TP-Capital).
 """
 
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +52,7 @@ class Range:
 POSITIVE = Range(0, np.inf, low_open=True)
 FINITE = Range(-np.inf, np.inf)
 
+# Bounds: FORMATS §3.
 PRICE_BOUNDS = {
     "DDI": Range(10_000, 200_000),
     "DI1": Range(1_000, 100_000),
@@ -58,6 +60,11 @@ PRICE_BOUNDS = {
     "WDO": Range(500, 50_000),
     "WIN": Range(10_000, 1_000_000),
     "IND": Range(10_000, 1_000_000),
+}
+PRICE_SOFT_BOUNDS = {
+    "DDI": Range(40_000, 105_000),
+    "DI1": Range(10_000, 100_000),
+    "DOL": Range(3_000, 12_000),
 }
 WALL_BOUNDS = {"ES_SP500": Range(1_000, 20_000), "VIX": Range(5, 200)}
 RATE = Range(-5, 100)
@@ -68,36 +75,69 @@ INDICATOR_BOUNDS = {
     "dolar_cupom_limpo": Range(0.5, 50),
     "dif_oper_casada": Range(-1_000, 1_000),
 }
+INDICATOR_SOFT_BOUNDS = {"taxa_selic": Range(2, 20)}
 VOLATILITY = Range(0, 500, low_open=True, high_open=True)
+VOLATILITY_SOFT = Range(5, 60)
 DXY_CHANGE = Range(-10, 10, low_open=True, high_open=True)
+DXY_SOFT = Range(-3, 3, low_open=True, high_open=True)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The numbers that a column may have: `every`, or what `by` says of the value of another column."""
+
+    every: Range = FINITE
+    by: Mapping[str, Range] = field(default_factory=dict)
+
+    def of(self, which: str | None = None) -> Range:
+        """The bounds of a number; `which` is the value of the other column."""
+        return self.by.get(which or "", self.every)
+
+    def __str__(self) -> str:
+        return "; ".join([f"{which}: {r}" for which, r in self.by.items()] or [str(self.every)])
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `hard` bounds what may be stored; with `bounds_by`, by the value of that other column.
+    """One column. A number outside `hard` is not stored, one outside `soft` is stored and named by a check.
 
-    Two texts are the same value when they are equal, or when `canonical` makes them equal.
+    Bounds that depend on another column do so by the value of `bounds_by`, brought into their form by `bounds_as`. Two
+    texts are the same value when they are equal, or when `canonical` makes them equal.
     """
 
     name: str
     type: QuestType
     description: str
-    hard: Range | None = None
+    hard: Bounds | None = None
+    soft: Bounds | None = None
     bounds_by: str | None = None
-    hard_by: Mapping[str, Range] = field(default_factory=dict)
+    bounds_as: Callable[[str], str] = str
     compared: bool = True
     canonical: Callable[[str], str] | None = None
 
     def bounds(self, which: str | None = None) -> Range:
         """The hard bounds of a number in this column; `which` is the value of the column `bounds_by`."""
-        if which is not None and which in self.hard_by:
-            return self.hard_by[which]
-        return self.hard or FINITE
+        return self.hard.of(which) if self.hard else FINITE
+
+
+@dataclass(frozen=True)
+class Ascending:
+    """Columns whose numbers do not fall from one to the next, where two of them are given."""
+
+    columns: tuple[str, ...]
+    hard: bool  # whether a row that breaks it is rejected, or stored and named by a check
+
+    def __str__(self) -> str:
+        return " ≤ ".join(self.columns)
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table. The first column is the designated timestamp; every key column is part of DEDUP UPSERT KEYS."""
+    """One table. Every key column is part of DEDUP UPSERT KEYS; `timestamp` names the designated one.
+
+    In a `revisable` table a later load's other value takes the place of the older; else the first one stands.
+    `on_sessions`: a row whose local day is no session is stored and named by a check.
+    """
 
     name: str
     partition_by: Literal["DAY", "MONTH"]
@@ -105,16 +145,15 @@ class Table:
     keys: tuple[str, ...]
     description: str
     retention_days: int | None = None
+    timestamp: str = "ts"
+    ascending: tuple[Ascending, ...] = ()
+    on_sessions: bool = False
+    revisable: bool = True
 
     @property
-    def timestamp(self) -> str:
-        """The designated timestamp's name."""
-        return self.columns[0].name
-
-    @property
-    def is_data(self) -> bool:
-        """Whether loads fill it (the ledgers of the loads themselves are not data)."""
-        return any(c.name == "ingested_at" for c in self.columns)
+    def has_feed(self) -> bool:
+        """Whether its rows say which feed brought them and which load wrote them, as every market table's do."""
+        return "feed" in self.keys
 
     @property
     def parsed(self) -> tuple[Column, ...]:
@@ -156,18 +195,50 @@ def _data(
     keys: tuple[str, ...],
     description: str,
     *columns: Column,
+    **more: Any,
 ) -> Table:
-    """A table that loads fill: its own columns, then those that every load adds, `feed` as the last key."""
-    return Table(name, partition_by, (*columns, *_LOADED), (*keys, "feed"), description, retention_days)
+    """A market table: its own columns, then those that every load adds, `feed` as the last key."""
+    return Table(name, partition_by, (*columns, *_LOADED), (*keys, "feed"), description, retention_days, **more)
 
 
 def _price(name: str, description: str) -> Column:
-    return Column(name, "DOUBLE", description, hard=POSITIVE, bounds_by="instrument", hard_by=PRICE_BOUNDS)
+    hard, soft = Bounds(POSITIVE, PRICE_BOUNDS), Bounds(by=PRICE_SOFT_BOUNDS)
+    return Column(name, "DOUBLE", description, hard, soft, bounds_by="instrument")
 
 
 def _wall(name: str, description: str) -> Column:
-    return Column(name, "DOUBLE", description, hard=POSITIVE, bounds_by="instrument", hard_by=WALL_BOUNDS)
+    return Column(name, "DOUBLE", description, Bounds(POSITIVE, WALL_BOUNDS), bounds_by="instrument")
 
+
+def _indicator(description: str, bounds_by: str, bounds_as: Callable[[str], str] = str) -> Column:
+    hard, soft = Bounds(by=INDICATOR_BOUNDS), Bounds(by=INDICATOR_SOFT_BOUNDS)
+    return Column("value", "DOUBLE", description, hard, soft, bounds_by, bounds_as)
+
+
+def _signal_price(name: str, description: str) -> Column:
+    return Column(name, "DOUBLE", description, Bounds(POSITIVE))
+
+
+def indicator_slug(label: str) -> str:
+    """The short name of an indicator's label: `TAXA SELIC - (a.a.)` is taxa_selic, `DÓLAR CUPOM LIMPO` dolar_cupom_limpo."""
+    plain = unicodedata.normalize("NFKD", label.partition(" - ")[0]).encode("ascii", "ignore").decode()
+    return "_".join(plain.lower().split())
+
+
+_SIGNAL = (
+    Column("ts", "TIMESTAMP", "when the signal was sent, UTC"),
+    Column("channel", "SYMBOL", "the Telegram channel"),
+    Column("signal_type", "SYMBOL", "Swing Trade or Day Trade"),
+    Column("asset", "SYMBOL", "the option or share, B3's ticker"),
+    _signal_price("buy_min", "lowest price to buy at, BRL"),
+    _signal_price("buy_max", "highest price to buy at, BRL"),
+    _signal_price("target_1", "first target, BRL"),
+    _signal_price("target_2", "second target, BRL"),
+    _signal_price("target_final", "last target, BRL"),
+    _signal_price("stop", "stop, BRL"),
+    Column("raw_message", "VARCHAR", "the message as received"),
+    Column("source", "SYMBOL", "what received it: ingestion, forwarder"),
+)
 
 TABLES: dict[str, Table] = {
     t.name: t
@@ -196,7 +267,7 @@ TABLES: dict[str, Table] = {
             "Financial indicators of each capture, under the capture's own labels",
             Column("ts", "TIMESTAMP", _TS),
             Column("name", "SYMBOL", "the capture's label, verbatim"),
-            Column("value", "DOUBLE", "the value as a number", bounds_by="name", hard_by=INDICATOR_BOUNDS),
+            _indicator("the value as a number", "name", indicator_slug),
             Column("display_value", "VARCHAR", "the value as the source wrote it, pt-BR"),
             Column("updated_at", "DATE", "the session that the value belongs to"),
         ),
@@ -209,7 +280,7 @@ TABLES: dict[str, Table] = {
             Column("ts", "TIMESTAMP", _TS),
             Column("contract_month", "SYMBOL", "tenor as its source writes it, nov-25"),
             Column("delta_bucket", "SYMBOL", "call delta in percent: delta_1 … delta_99"),
-            Column("volatility", "DOUBLE", "percent a year, base 252", hard=VOLATILITY),
+            Column("volatility", "DOUBLE", "percent a year, base 252", Bounds(VOLATILITY), Bounds(VOLATILITY_SOFT)),
             Column("updated_at", "DATE", "the session that the surface belongs to"),
         ),
         _data(
@@ -225,6 +296,7 @@ TABLES: dict[str, Table] = {
             _wall("gamma_flip", "level at which net gamma changes sign, index points"),
             Column("raw_payload", "VARCHAR", "the instrument's JSON object, verbatim", canonical=canonical_json),
             Column("status", "SYMBOL", "the capture's status"),
+            ascending=(Ascending(("put_wall", "gamma_flip", "call_wall"), hard=False),),
         ),
         _data(
             "b3_adjustments",
@@ -240,7 +312,7 @@ TABLES: dict[str, Table] = {
             Column("status", "SYMBOL", "migrado or ajustado"),
             Column("trade_date", "DATE", "the session that the settlement belongs to"),
             Column("settlement_rate", "DOUBLE", "settlement as a rate, percent a year (DI1, DDI)"),
-            Column("open_interest", "LONG", "open contracts", hard=Range(0, np.inf)),
+            Column("open_interest", "LONG", "open contracts", Bounds(Range(0, np.inf))),
         ),
         _data(
             "b3_indicators_daily",
@@ -250,13 +322,7 @@ TABLES: dict[str, Table] = {
             "Financial indicators, one value a session",
             Column("ts", "TIMESTAMP", _TS),
             Column("indicator", "SYMBOL", "taxa_selic, taxa_sofr, taxa_cdi_cetip, dolar_cupom_limpo, …"),
-            Column(
-                "value",
-                "DOUBLE",
-                "percent a year, or BRL for dolar_cupom_limpo",
-                bounds_by="indicator",
-                hard_by=INDICATOR_BOUNDS,
-            ),
+            _indicator("percent a year, or BRL for dolar_cupom_limpo", "indicator"),
         ),
         _data(
             "b3_dxy_ticks",
@@ -266,7 +332,7 @@ TABLES: dict[str, Table] = {
             "Change of the dollar index against its previous close, at fixed local times",
             Column("ts", "TIMESTAMP", _TS),
             Column("bucket", "SYMBOL", "the local time of the reading: dxy_08h50"),
-            Column("value", "DOUBLE", "percent change, not a level", hard=DXY_CHANGE),
+            Column("value", "DOUBLE", "percent change, not a level", Bounds(DXY_CHANGE), Bounds(DXY_SOFT)),
             Column("status", "SYMBOL", "sucesso or falha"),
             Column("provider", "SYMBOL", "who gave the value"),
         ),
@@ -280,6 +346,7 @@ TABLES: dict[str, Table] = {
             Column("endpoint", "SYMBOL", "ultimo-dado or gamma"),
             Column("payload", "VARCHAR", "the document, as received", canonical=canonical_json),
             Column("sha256", "VARCHAR", "SHA-256 of the document as received, hex", compared=False),
+            on_sessions=True,
         ),
         Table(
             "b3_loads",
@@ -320,8 +387,73 @@ TABLES: dict[str, Table] = {
             ("ts", "table_name", "row_key", "column_name", "load_id"),
             "Ledger of revisions: values that a later load of the same feed changed",
         ),
+        Table(
+            "tp_capital_signals",
+            "DAY",
+            (*_SIGNAL, Column("ingested_at", "TIMESTAMP", "when the row was written, UTC", compared=False)),
+            ("ts", "channel", "signal_type", "asset"),
+            "Trading signals of TP-Capital's channels, deleted ones included",
+            30,
+            ascending=(Ascending(("buy_min", "buy_max"), hard=True),),
+            revisable=False,
+        ),
+        Table(
+            "tp_capital_signals_deleted",
+            "DAY",
+            (
+                *_SIGNAL,
+                Column("ingested_at", "TIMESTAMP", "when the signal was written, UTC", compared=False),
+                Column("deleted_at", "TIMESTAMP", "when it was deleted, UTC", compared=False),
+            ),
+            ("ts", "channel", "signal_type", "asset"),
+            "Tombstones: signals that somebody has deleted, as they were",
+            90,
+        ),
+        Table(
+            "telegram_bots",
+            "DAY",
+            (
+                Column("id", "SYMBOL", "the bot"),
+                Column("username", "SYMBOL", "its name at Telegram, @…"),
+                Column("token", "VARCHAR", "a reference; the secret itself lies encrypted in PostgreSQL"),
+                Column("bot_type", "SYMBOL", "Forwarder or Sender"),
+                Column("description", "VARCHAR", "what it is for"),
+                Column("status", "SYMBOL", "active, inactive or deleted"),
+                Column("created_at", "TIMESTAMP", "when the bot was entered, UTC"),
+                Column("updated_at", "TIMESTAMP", "when this version of it began, UTC"),
+            ),
+            ("updated_at", "id"),
+            "Telegram bots, a row a version; the current one is LATEST ON updated_at PARTITION BY id",
+            timestamp="updated_at",
+            revisable=False,
+        ),
+        Table(
+            "telegram_channels",
+            "DAY",
+            (
+                Column("id", "SYMBOL", "the channel"),
+                Column("label", "SYMBOL", "its name"),
+                Column("channel_id", "LONG", "its number at Telegram"),
+                Column("channel_type", "SYMBOL", "source or destination"),
+                Column("description", "VARCHAR", "what it is for"),
+                Column("status", "SYMBOL", "active, inactive or deleted"),
+                Column("signal_count", "LONG", "signals so far", Bounds(Range(0, np.inf))),
+                Column("last_signal", "TIMESTAMP", "when the newest signal came, UTC"),
+                Column("created_at", "TIMESTAMP", "when the channel was entered, UTC"),
+                Column("updated_at", "TIMESTAMP", "when this version of it began, UTC"),
+            ),
+            ("updated_at", "id"),
+            "Telegram channels, a row a version; the current one is LATEST ON updated_at PARTITION BY id",
+            timestamp="updated_at",
+            revisable=False,
+        ),
     )
 }
-DATA_TABLES: tuple[Table, ...] = tuple(t for t in TABLES.values() if t.is_data)
+#: The eight market tables, which loads of legacy files, reports and live sources fill.
+MARKET_TABLES: tuple[Table, ...] = tuple(t for t in TABLES.values() if t.has_feed)
 #: The seven tables whose five counts `b3 migrate --json` reports.
-REPORTED_TABLES: tuple[str, ...] = tuple(t.name for t in DATA_TABLES if t.name != "b3_captures")
+REPORTED_TABLES: tuple[str, ...] = tuple(t.name for t in MARKET_TABLES if t.name != "b3_captures")
+#: The ledgers of the loads themselves.
+LEDGERS: tuple[Table, ...] = (TABLES["b3_loads"], TABLES["b3_revisions"])
+#: TP-Capital's tables that an import fills.
+TP_TABLES: tuple[Table, ...] = (TABLES["tp_capital_signals"], TABLES["telegram_bots"], TABLES["telegram_channels"])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,14 +10,13 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from b3_pipeline import processes
 from b3_pipeline.errors import B3Error
-from b3_pipeline.home import HomeBusy, hold
+from b3_pipeline.home import HomeBusy, State, hold
 from b3_pipeline.ports import HOST, PortBusy, is_free
-from b3_pipeline.processes import Child, Program, ServerDied
+from b3_pipeline.processes import Child, Program
 from b3_pipeline.progress import SILENT
 from b3_pipeline.questdb.client import Address, QuestDB
-from b3_pipeline.services import Engines, Services, all_services, engines, running, states, stop_holder
+from b3_pipeline.services import Engines, all_services, engines, restarts, running, states, stop_holder
 from b3_pipeline.settings import Settings
 from b3_pipeline_tests.waiting import processes_of, until
 
@@ -104,6 +102,16 @@ def test_a_killed_command_leaves_no_server_and_the_next_one_starts(settings: Set
     assert processes_of(settings.home) == []
 
 
+def test_a_home_without_a_holder_has_no_restarts_and_one_tells_of_its_own(settings: Settings) -> None:
+    assert restarts(settings) == {}
+    with hold(settings, shared=True) as held:
+        assert set(restarts(settings).values()) == {0}
+        held.restarted({"questdb": 2})
+        held.reached(State.READY)
+        assert restarts(settings)["questdb"] == 2
+    assert restarts(settings) == {}
+
+
 def test_a_server_that_cannot_start_takes_the_other_one_down(settings: Settings) -> None:
     with socket.create_server((HOST, settings.ports.questdb_pg)), pytest.raises(PortBusy), engines(settings):
         pass
@@ -112,17 +120,6 @@ def test_a_server_that_cannot_start_takes_the_other_one_down(settings: Settings)
     with pytest.raises(B3Error, match="made by PostgreSQL 9"), engines(settings):
         pass
     assert processes_of(settings.home) == []
-
-
-def test_the_watch_ends_with_the_name_of_the_server_that_died(settings: Settings, questdb: Address) -> None:
-    nap = [sys.executable, "-c", "import time; time.sleep(60)"]
-    children = [Child(Program(name, nap, Path("/"), {}), settings.home) for name in ("first", "second")]
-    try:
-        os.kill(children[1].pid, signal.SIGKILL)
-        with pytest.raises(ServerDied, match="second ended with code -9"):
-            Services(settings, Engines(questdb, ""), children).watch()
-    finally:
-        processes.stop(children)
 
 
 def test_what_an_interrupted_up_left_on_a_port_is_ended_before_the_port_is_asked_for(settings: Settings) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from b3_pipeline.cli import data, schema, services
+from b3_pipeline.cli import data, quality, quarantine, schema, services, signals
 
 app = typer.Typer(
     name="b3",
@@ -35,7 +35,7 @@ def b3(
     pass
 
 
-for part in (services, data, schema):
+for part in (services, data, quarantine, schema, signals, quality):
     part.register(app)
 
 

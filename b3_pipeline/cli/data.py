@@ -1,8 +1,7 @@
-"""The commands that move and show data: migrate, settlements, sample, quarantine, sql."""
+"""The commands that move and show data: migrate, settlements, sample, sql."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,26 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from b3_pipeline.cli.output import Json, emit, guarded, say, table
+from b3_pipeline.cli.output import Json, emit, emit_each, guarded, say, table
+from b3_pipeline.cli.running import Run, show_account
 from b3_pipeline.errors import B3Error, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from b3_pipeline.loading.load import LoadReport
-    from b3_pipeline.loading.payloads import Found, Payload
-    from b3_pipeline.loading.quarantine import Quarantine
-
-quarantine_app = typer.Typer(no_args_is_help=True, help="Rejected records: kept with file, line, text and reason.")
+    from b3_pipeline.loading.payloads import Payload
 
 
 def register(app: typer.Typer) -> None:
     """Adds these commands to `b3`."""
     for command in (migrate, settlements, sample, sql):
         app.command()(guarded(command))
-    quarantine_app.command("list")(guarded(list_quarantine))
-    quarantine_app.command("show")(guarded(show_quarantine))
-    app.add_typer(quarantine_app, name="quarantine")
 
 
 def migrate(
@@ -55,7 +47,7 @@ def migrate(
     if as_json:
         emit(result)
     else:
-        show_migration(result)
+        show_account(result)
     if not result["ok"]:
         raise typer.Exit(1)
 
@@ -73,11 +65,8 @@ def migrate_folder(legacy: Path | None, *, show: bool = True) -> dict[str, Any]:
     files = survey(folder)
     if all(f.outcome in ("missing", "ignored") for f in files):
         raise UsageError(f"{folder} holds none of the legacy files ({', '.join(k.file for k in LEGACY_KINDS)}).")
-    size = sum(p.size * len(p.kind.tables) for f in files if (p := f.loadable))
-    with _Run(show, f"Loading {folder.name}", size, files) as run:
-        failures = run.job("migrate", {"legacy_dir": str(folder.absolute())})
-        result = run.store.account.summary(REPORTED_TABLES, run.rows, run.seconds)
-    return {**result, "ok": False, "errors": failures} if failures else result
+    with Run(show, f"Loading {folder.name}", lambda _servers: files) as run:
+        return run.load("migrate", {"legacy_dir": str(folder.absolute())}, REPORTED_TABLES)
 
 
 def settlements(
@@ -96,7 +85,8 @@ def settlements(
     if not file.is_file():
         raise UsageError(f"{file} is no file: give a price report of B3, SPRDyymmdd.zip.")
     content = payload(file, REPORT)
-    with _Run(not as_json, f"Loading {file.name}", content.size, [Found(file.name, REPORT, content)]) as run:
+    found = [Found(file.name, REPORT, content)]
+    with Run(not as_json, f"Loading {file.name}", lambda _servers: found) as run:
         failures = run.job("settlements", {"reports": [str(file.absolute())]})
         if not run.store.account.reports:
             raise B3Error("; ".join(failures))
@@ -153,149 +143,30 @@ def sample(
 
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT.")],
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Rows at most; 0 is all of them.")] = 10_000,
     as_json: Json = False,
 ) -> None:
     """Ask QuestDB something, with the read-only user.
 
-    Example:
+    Examples:
 
       b3 sql "SELECT file, table_name, loaded, rejected FROM b3_loads ORDER BY ts DESC LIMIT 5"
+
+      b3 sql "SELECT * FROM b3_dxy_ticks" --limit 0 --json > ticks.json
     """
-    from b3_pipeline.questdb.reader import read
+    from itertools import islice
+
+    from b3_pipeline.questdb.reader import reading
     from b3_pipeline.services import engines
     from b3_pipeline.settings import Settings
 
-    with engines(Settings()) as servers:
-        columns, rows = read(servers.questdb, query)
-    if as_json:
-        emit([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        table("", columns, rows)
-        say(f"{len(rows)} row{'' if len(rows) == 1 else 's'}.")
-
-
-def list_quarantine(as_json: Json = False) -> None:
-    """List every rejected record.
-
-    Example:
-
-      b3 quarantine list --json | jq 'group_by(.reason) | map({(.[0].reason): length}) | add'
-    """
-    entries = [entry.listed() for entry in _quarantine().entries()]
-    if as_json:
-        emit(entries)
-        return
-    where = ((e, e["file"] if e["line"] is None else f"{e['file']}:{e['line']}") for e in entries)
-    table("Quarantine", ["id", "where", "column", "reason"], ([e["id"], w, e["column"], e["reason"]] for e, w in where))
-    for reason, count in Counter(e["reason"] for e in entries).most_common():
-        say(f"{count:>6,}  {reason}")
-    say(f"{len(entries)} rejected records. [bold]b3 quarantine show ID[/] shows one whole.")
-
-
-def show_quarantine(
-    entry_id: Annotated[str, typer.Argument(help="The id in `b3 quarantine list`.", metavar="ID")],
-    as_json: Json = False,
-) -> None:
-    """Show one rejected record with its raw text and the cell at fault."""
-    from dataclasses import asdict
-
-    entry = _quarantine().find(entry_id)
-    if entry is None:
-        raise UsageError(f"No rejected record has the id {entry_id}: see `b3 quarantine list`.")
-    if as_json:
-        emit(asdict(entry))
-    else:
-        table(f"Rejected record {entry_id}", ["what", "value"], asdict(entry).items())
-
-
-def _quarantine() -> Quarantine:
-    from b3_pipeline.loading.quarantine import Quarantine
-    from b3_pipeline.settings import Settings
-
-    return Quarantine(Settings().home / "quarantine")
-
-
-class _Run:
-    """One command's Dagster run: servers, instance, progress bar and the account of what was loaded."""
-
-    def __init__(self, show: bool, title: str, size: int, files: Sequence[Found]) -> None:
-        self.show, self.title, self.size, self.files = show, title, size, files
-        self.seconds = 0.0
-
-    def __enter__(self) -> _Run:
-        from contextlib import ExitStack
-
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-        from b3_pipeline.cli.output import console
-        from b3_pipeline.defs.resources import Store
-        from b3_pipeline.home import require_disk
-        from b3_pipeline.progress import SILENT, ConsoleReport
-        from b3_pipeline.questdb import schema
-        from b3_pipeline.questdb.client import QuestDB
-        from b3_pipeline.services import engines
-
-        with ExitStack() as stack:
-            self.store = Store(self._advance, self.files)
-            require_disk(self.store.settings)
-            self.servers = stack.enter_context(
-                engines(self.store.settings, ConsoleReport(console) if self.show else SILENT)
-            )
-            self.db = self.store.db = stack.enter_context(QuestDB(self.servers.questdb))
-            schema.apply(self.db, self.store.settings.clock)
-            if drift := {t: d["server"] for t, d in schema.diff(self.db).items() if d["server"]}:
-                raise schema.SchemaError(
-                    "Nothing was loaded, for tables are not as contracted: "
-                    + "; ".join(f"{t}: {', '.join(lines)}" for t, lines in drift.items())
-                    + ". `b3 schema apply` makes missing tables; `b3 schema diff` says what else to do."
-                )
-            bar = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-            self.progress = stack.enter_context(Progress(*bar, console=console, disable=not self.show))
-            self.task = self.progress.add_task(self.title, total=self.size)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
-
-    def _advance(self, done: int) -> None:
-        self.progress.advance(self.task, done)
-
-    def rows(self, name: str) -> int:
-        from b3_pipeline.questdb.client import named
-
-        return self.db.scalar(named("select count() from {t}", t=name))
-
-    def job(self, name: str, inputs: dict[str, Any]) -> list[str]:
-        """Runs a job of ours in this process, recorded in the home's Dagster instance; returns what failed."""
-        from b3_pipeline.defs.running import run_job
-
-        started = time.monotonic()
-        failures = run_job(name, inputs, self.store, self.servers)
-        self.seconds = time.monotonic() - started
-        return failures
-
-
-def show_migration(result: dict[str, Any]) -> None:
-    """The report of `migrate_folder` for people."""
-    heads = {
-        "candidates": "records",
-        "loaded": "loaded",
-        "revised": "revised",
-        "rejected": "rejected",
-        "duplicate": "dup.",
-        "absent": "absent",
-        "rows_in_table": "rows",
-    }
-    table(
-        "Records = loaded + rejected + duplicate + absent; rows: in the table",
-        ["table", *heads.values()],
-        ([name, *(t[c] for c in heads)] for name, t in result["tables"].items()),
-        list(heads.values()),
-    )
-    table("Files", ["file", "outcome", "reason"], ([f["name"], f["outcome"], f["reason"]] for f in result["files"]))
-    say(f"{result['seconds']:.1f} s, {result['rows_per_second']:,.0f} records/s.")
-    for failure in result.get("errors", ()):
-        say(f"[bold red]Error:[/] {escape(failure)}")
-    if any(t["rejected"] for t in result["tables"].values()):
-        say("Rejected records are kept: [bold]b3 quarantine list[/].")
+    with engines(Settings()) as servers, reading(servers.questdb, query) as (columns, rows):
+        shown = islice(rows, limit or None)
+        if as_json:
+            emit_each(dict(zip(columns, row, strict=True)) for row in shown)
+        else:
+            listed = list(shown)
+            table("", columns, listed)
+            say(f"{len(listed):,} row{'' if len(listed) == 1 else 's'}.")
+        if next(rows, None) is not None:
+            say(f"[yellow]There are more than these {limit:,} rows:[/] --limit 0 gives all of them.")

@@ -44,6 +44,16 @@ def emit(document: object) -> None:
     sys.stdout.flush()
 
 
+def emit_each(documents: Iterable[object]) -> None:
+    """Prints one JSON list, a document a line as it comes: any number in bounded memory."""
+    before = "["
+    for document in documents:
+        sys.stdout.write(f"{before}\n{json.dumps(document, ensure_ascii=False, default=_plain)}")
+        before = ","
+    sys.stdout.write("\n]\n" if before == "," else "[]\n")
+    sys.stdout.flush()
+
+
 def say(message: str) -> None:
     """A line for people."""
     console.print(message)

@@ -34,7 +34,7 @@ def _database() -> Iterator[QuestDB]:
 
 
 def apply(as_json: Json = False) -> None:
-    """Bring the server to the newest version; make tables again that are gone. Running it again changes nothing.
+    """Bring the server to the newest version; make tables and views again that are gone. Again, it changes nothing.
 
     Example:
 
@@ -42,15 +42,18 @@ def apply(as_json: Json = False) -> None:
     """
     from b3_pipeline.questdb import schema
     from b3_pipeline.settings import Settings
+    from b3_pipeline.tables import TABLES
 
+    settings = Settings()
     with _database() as db:
-        done = schema.apply(db, Settings().clock)
+        done = schema.apply(db, settings.clock, lock=schema.lock_of(settings))
         restored = schema.restore(db)
     if as_json:
         emit({"ok": True, "applied": [m.version for m in done], "restored": restored})
         return
     lines = [f"Applied V{m.version:03} {m.name}." for m in done]
-    lines += [f"{name} was gone and is made again, empty: load it anew." for name in restored]
+    lines += [f"{name} was gone and is made again, empty: load it anew." for name in restored if name in TABLES]
+    lines += [f"The view {name} is made again." for name in restored if name not in TABLES]
     say("\n".join(lines) or "Everything was applied already.")
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from b3_pipeline.questdb.client import Address
     from b3_pipeline.settings import Settings
 
+SAMPLE_FOLDER = "sample"  # under the home
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -49,7 +50,8 @@ def up(
 ) -> None:
     """Start everything: QuestDB, PostgreSQL, Dagster's UI and daemon; print the addresses once all of it is healthy.
 
-    Stays in the foreground: Ctrl-C stops all of it cleanly.
+    Stays in the foreground: Ctrl-C stops all of it cleanly. A server that crashes is started again, after growing
+    pauses; what it last said is kept in logs/restarts.log.
 
     Examples:
 
@@ -64,7 +66,8 @@ def up(
         raise UsageError("Give --legacy DIR or --sample, not both.")
     if legacy and not legacy.is_dir():
         raise UsageError(f"{legacy} is no folder: give the legacy collectors' folder with --legacy DIR.")
-    settings = Settings(legacy_dir=legacy.absolute()) if legacy else Settings()
+    folder = Settings().home / SAMPLE_FOLDER if sample else legacy and legacy.absolute()
+    settings = Settings(legacy_dir=folder) if folder else Settings()  # so that runs launched in the UI load it, too
     holder = Holder.of(settings.home)
     if holder and holder.shared and holder.state == State.READY:
         say(f"Already up (pid {holder.pid}).")
@@ -72,10 +75,10 @@ def up(
     elif detach:
         _detached(settings)
     else:
-        _foreground(settings, workspace, legacy, sample, as_json)
+        _foreground(settings, workspace, folder, sample, as_json)
 
 
-def _foreground(settings: Settings, workspace: Path | None, legacy: Path | None, sample: bool, as_json: bool) -> None:
+def _foreground(settings: Settings, workspace: Path | None, folder: Path | None, sample: bool, as_json: bool) -> None:
     from b3_pipeline.home import State, hold
     from b3_pipeline.progress import SILENT, ConsoleReport
     from b3_pipeline.services import all_services
@@ -90,10 +93,11 @@ def _foreground(settings: Settings, workspace: Path | None, legacy: Path | None,
             _apply_schema(settings, services.engines.questdb)
             report("Waiting for Dagster.")
             services.wait_healthy()
-            _load(settings, legacy, sample, show=not as_json)
+            if folder:
+                _load(settings, folder, sample, show=not as_json)
             _show_addresses(settings, held.holder, as_json)
             held.reached(State.READY)
-            services.watch()
+            services.watch(lambda message: say(escape(message)))
     except KeyboardInterrupt:
         say("All stopped.")
 
@@ -103,17 +107,15 @@ def _apply_schema(settings: Settings, address: Address) -> None:
     from b3_pipeline.questdb.client import QuestDB
 
     with QuestDB(address) as db:
-        schema.apply(db, settings.clock)
+        schema.apply(db, settings.clock, lock=schema.lock_of(settings))
 
 
-def _load(settings: Settings, legacy: Path | None, sample: bool, *, show: bool) -> None:
-    """Loads the folder given, or a synthetic one under the home, which is made when it is not there."""
-    if not (legacy or sample):
-        return
-    from b3_pipeline.cli.data import migrate_folder, show_migration
+def _load(settings: Settings, folder: Path, sample: bool, *, show: bool) -> None:
+    """Loads a folder; a synthetic one is made when it is not there."""
+    from b3_pipeline.cli.data import migrate_folder
+    from b3_pipeline.cli.running import show_account
     from b3_pipeline.sample import make_sample
 
-    folder = legacy or settings.home / "sample"
     try:
         if sample and not (folder.exists() and any(folder.iterdir())):
             make_sample(folder, settings.clock(), sessions=60)
@@ -122,7 +124,7 @@ def _load(settings: Settings, legacy: Path | None, sample: bool, *, show: bool) 
         say(f"[bold red]{escape(str(folder))} was not loaded:[/] {escape(str(error))}")
         return
     if show:
-        show_migration(result)
+        show_account(result)
     if not result["ok"]:
         say(f"[bold red]Not all of {escape(str(folder))} was loaded[/]: [bold]b3 migrate[/] says what is wrong.")
 
@@ -234,17 +236,22 @@ def status(as_json: Json = False) -> None:
 
       b3 status --json | jq '.services'
     """
-    from b3_pipeline.services import running, states
+    from b3_pipeline.services import restarts, running, states
     from b3_pipeline.settings import Settings
+    from b3_pipeline.supervision import LOG_NAME
 
     settings = Settings()
+    again = restarts(settings)
     services = {name: "up" if is_up else "down" for name, is_up in states(settings).items()}
     engines = running(settings)
-    tables = _tables(settings, engines.questdb) if engines else {}
+    tables = _tables(settings, engines.questdb) if engines and services["questdb"] == "up" else {}
     if as_json:
-        emit({"phase": "legacy", "services": services, "tables": tables, "archive": {}})
+        emit({"phase": "legacy", "services": services, "restarts": again, "tables": tables, "archive": {}})
     else:
-        table("Services", ["service", "state"], services.items())
+        rows = ([name, state, again.get(name, 0)] for name, state in services.items())
+        table("Services", ["service", "state", "restarts"], rows, ["restarts"])
+        if any(again.values()):
+            say(f"Why a server was started again: {settings.home / 'logs' / LOG_NAME}.")
         if tables:
             rows = ([name, t["rows"], t["newest"], age(t["age_s"])] for name, t in tables.items())
             table("Tables", ["table", "rows", "newest (UTC)", "age"], rows, ["rows"])
@@ -257,12 +264,12 @@ def _tables(settings: Settings, address: Address) -> dict[str, dict[str, Any]]:
     from datetime import UTC
 
     from b3_pipeline.questdb.client import QuestDB, named
-    from b3_pipeline.tables import DATA_TABLES
+    from b3_pipeline.tables import MARKET_TABLES
 
     found = {}
     with QuestDB(address) as db:
         there = {name for (name,) in db.query("select table_name from tables()")}
-        for t in DATA_TABLES:
+        for t in MARKET_TABLES:
             if t.name in there:
                 [(rows, newest)] = db.query(named("select count(), max({ts}) from {t}", ts=t.timestamp, t=t.name))
                 seconds = round((settings.clock() - newest.replace(tzinfo=UTC)).total_seconds(), 1) if newest else None

@@ -1,4 +1,4 @@
-"""The jobs that people launch: the historical migration, and one settlement report by hand."""
+"""The jobs that people launch: the historical migration, whole or by table; what is loaded by hand; the validation."""
 
 from __future__ import annotations
 
@@ -6,29 +6,51 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from b3_pipeline.defs.sources import source_key
-from b3_pipeline.defs.tables import LEDGERS
-from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT, Kind
-from b3_pipeline.tables import DATA_TABLES
+from b3_pipeline.defs.sources import KINDS, source_key
+from b3_pipeline.defs.tables import TOMBSTONES
+from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT, TP_KINDS, Kind
+from b3_pipeline.tables import LEDGERS, MARKET_TABLES, TABLES, TP_TABLES, Table
 
 
 def _assets(kinds: Iterable[Kind], tables: Iterable[str]) -> dg.AssetSelection:
-    """The sources, then the tables, then the ledgers."""
+    """The sources, then the tables with their checks, then the ledgers."""
     return dg.AssetSelection.assets(*map(source_key, kinds), *tables, *(t.name for t in LEDGERS))
 
 
 migrate = dg.define_asset_job(
     "migrate",
-    selection=_assets(LEGACY_KINDS, (t.name for t in DATA_TABLES)),
-    description="Loads a legacy folder into every table (`b3 migrate`). Running it again changes nothing.",
+    selection=_assets(LEGACY_KINDS, (t.name for t in MARKET_TABLES)),
+    description=(
+        "Loads a legacy folder into every table: the whole history (`b3 migrate`), or the sessions that are chosen "
+        "here. Running it again changes nothing."
+    ),
 )
 settlements = dg.define_asset_job(
     "settlements",
     selection=_assets([REPORT], REPORT.tables),
     description="Loads B3's settlement reports, BVBG.187 (`b3 settlements`).",
 )
+signals = dg.define_asset_job(
+    "signals",
+    selection=_assets(TP_KINDS, [*(t.name for t in TP_TABLES), TOMBSTONES.name]),
+    description="Loads TP-Capital's signals, bots and channels (`b3 signals import`).",
+)
+validate = dg.define_asset_job(
+    "validate",
+    selection=dg.AssetSelection.checks_for_assets(*TABLES),
+    description="Looks at everything that is stored, and loads nothing: every check of every table (`b3 validate`).",
+)
+
+
+def _backfill(table: Table) -> dg.UnresolvedAssetJobDefinition:
+    kinds = [kind for kind in KINDS if table.name in kind.tables]
+    return dg.define_asset_job(
+        f"backfill_{table.name}",
+        selection=_assets(kinds, [table.name]) - dg.AssetSelection.assets(*(t.name for t in LEDGERS)),
+        description=f"Loads the sessions that are chosen here into {table.name}. Running it again changes nothing.",
+    )
 
 
 def jobs() -> list[dg.UnresolvedAssetJobDefinition]:
     """Every job."""
-    return [migrate, settlements]
+    return [migrate, settlements, signals, validate, *map(_backfill, MARKET_TABLES)]

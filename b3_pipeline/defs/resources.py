@@ -11,15 +11,19 @@ from b3_pipeline.loading.folder import Account
 from b3_pipeline.loading.load import Loader, quiet
 from b3_pipeline.loading.payloads import Found, payload, survey
 from b3_pipeline.parsing.kinds import REPORT, Kind
+from b3_pipeline.quality.finding import Context
+from b3_pipeline.quality.sources import at_hand
 from b3_pipeline.questdb.client import QuestDB
+from b3_pipeline.sessions import ALWAYS, Window
 from b3_pipeline.settings import Settings
 
 
 class Inputs(dg.Config):
-    """What a run loads: a legacy folder (default: B3_LEGACY_DIR), or settlement reports of B3."""
+    """What a run loads: a legacy folder (default: B3_LEGACY_DIR), settlement reports of B3, a folder of TP-Capital's."""
 
     legacy_dir: str | None = None
     reports: list[str] = []  # noqa: RUF012 (pydantic copies it)
+    signals_dir: str | None = None
 
 
 class Store:
@@ -37,10 +41,28 @@ class Store:
         self._given, self._run = bool(files), ""
 
     @contextmanager
-    def loader(self, run_id: str) -> Iterator[Loader]:
-        """A loader on the servers of the home, its loads marked with the run."""
+    def loader(self, run_id: str, window: Window = ALWAYS, progress: Callable[[int], None] = quiet) -> Iterator[Loader]:
+        """A loader on the servers of the home, its loads marked with the run; `progress` is told beside our own."""
+
+        def both(done: int) -> None:
+            self.progress(done)
+            progress(done)
+
+        with self._database() as db:
+            yield Loader(db, self.settings.home, self.settings.clock, run_id, both, window=window)
+
+    @contextmanager
+    def quality(self, inputs: Inputs) -> Iterator[Context]:
+        """What checks look at: the home's servers, and the sources of what they hold as far as they are at hand."""
+        folder = inputs.legacy_dir or self.settings.legacy_dir
+        with self._database() as db:
+            files = at_hand(Path(folder) if folder else None, self.settings.home)
+            yield Context(db, self.settings.home, self.settings.clock(), files)
+
+    @contextmanager
+    def _database(self) -> Iterator[QuestDB]:
         with nullcontext(self.db) if self.db else self._connected() as db:
-            yield Loader(db, self.settings.home, self.settings.clock, run_id, self.progress)
+            yield db
 
     @contextmanager
     def _connected(self) -> Iterator[QuestDB]:
@@ -52,19 +74,32 @@ class Store:
     def files(self, inputs: Inputs, run_id: str, kinds: Sequence[Kind]) -> list[Found]:
         """The files of a run that are of these kinds, in the order in which they load.
 
-        Looked up once a run: all its steps see one state of the folder. Raises UsageError when the run names no folder
-        and none is set, or no report where one is asked for.
+        Looked up once a run: all its steps see one state of the folder. Raises UsageError when there is nothing to load.
         """
         if self._run != run_id and not self._given:
             self._run, self.account = run_id, Account(self._look(inputs))
-        if list(kinds) == [REPORT] and not inputs.reports:
-            raise UsageError("Which report? Give the paths of SPRDyymmdd.zip files as `reports` in the run's config.")
         return [f for f in self.account.files if f.kind in kinds]
 
     def _look(self, inputs: Inputs) -> list[Found]:
-        if inputs.reports:
-            return [Found(Path(r).name, REPORT, payload(Path(r), REPORT)) for r in inputs.reports]
-        folder = inputs.legacy_dir or self.settings.legacy_dir
-        if folder is None:
-            raise UsageError("No legacy folder is known: set B3_LEGACY_DIR, or give legacy_dir in the run's config.")
-        return survey(Path(folder))
+        """What the run names; where it names nothing, what is at hand."""
+        legacy, signals = inputs.legacy_dir, inputs.signals_dir
+        if not (legacy or signals or inputs.reports):
+            found = at_hand(self.settings.legacy_dir, self.settings.home)
+            if not found:
+                raise UsageError(
+                    "There is nothing to load: set B3_LEGACY_DIR, or give legacy_dir (a folder), reports (paths of "
+                    "SPRDyymmdd.zip files) or signals_dir (a folder) in the run's config."
+                )
+            return found
+        return [
+            *(survey(Path(legacy)) if legacy else []),
+            *(Found(Path(r).name, REPORT, payload(Path(r), REPORT)) for r in inputs.reports),
+            *(self._signals(Path(signals)) if signals else []),
+        ]
+
+    def _signals(self, folder: Path) -> list[Found]:
+        from b3_pipeline.services import engines
+        from b3_pipeline.signals.incoming import survey_signals
+
+        with engines(self.settings) as servers:
+            return survey_signals(folder, self.settings.home, servers.postgres_dsn)

@@ -14,9 +14,12 @@ import psycopg
 from b3_pipeline.dagster_server import environment
 from b3_pipeline.definitions import build_defs
 from b3_pipeline.defs.resources import Store
-from b3_pipeline.defs.tables import LEDGERS
+from b3_pipeline.defs.tables import DESCRIBED
+from b3_pipeline.defs.zombies import close_zombies, command_tags
 from b3_pipeline.errors import B3Error
 from b3_pipeline.services import Engines
+
+_RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 
 @contextmanager
@@ -34,24 +37,42 @@ def home_instance(store: Store, servers: Engines) -> Iterator[dg.DagsterInstance
         yield instance
 
 
-def run_job(job: str, inputs: Mapping[str, Any], store: Store, servers: Engines) -> list[str]:
-    """Runs a job on the given inputs; returns the sentences of what failed, none when all went well."""
+def run_job(
+    job: str, inputs: Mapping[str, Any], store: Store, servers: Engines, sessions: tuple[str, str] | None = None
+) -> list[str]:
+    """Runs a job on the given inputs, over everything or from one partition to another.
+
+    Returns the sentences of what failed, none when all went well.
+    """
     definition = build_defs({"store": store}).resolve_job_def(job)
-    ops = {node.name for node in definition.nodes} - {t.name for t in LEDGERS}
+    ops = {node.name for node in definition.nodes} - DESCRIBED
     quiet = {"console": {"config": {"log_level": "CRITICAL"}}}  # the command says in its own words what happened
     config = {"ops": {name: {"config": dict(inputs)} for name in ops}, "loggers": quiet}
+    tags = {"b3/command": job, **command_tags(store.settings)}
+    if sessions:
+        tags |= dict(zip(_RANGE_TAGS, sessions, strict=True))
     with home_instance(store, servers) as instance:
+        close_zombies(instance, store.settings)
         try:
             result = definition.execute_in_process(
-                run_config=config, instance=instance, raise_on_error=False, tags={"b3/command": job}
+                run_config=config, instance=instance, raise_on_error=False, tags=tags
             )
         except dg.DagsterExecutionInterruptedError:
             raise KeyboardInterrupt from None
-    return list(dict.fromkeys(_sentence(event) for event in result.all_events if event.is_step_failure))
+    return list(dict.fromkeys(s for event in result.all_events if (s := _sentence(event))))
 
 
-def _sentence(event: dg.DagsterEvent) -> str:
+def _sentence(event: dg.DagsterEvent) -> str | None:
+    """What a failed check or a failed step has to say. A step that failed because its checks did adds nothing."""
+    if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        check = event.asset_check_evaluation_data
+        red = not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
+        return f"{check.asset_key.to_user_string()}, check {check.check_name}: {check.description}" if red else None
+    if not event.is_step_failure:
+        return None
     data = event.step_failure_data
+    if data.error and data.error.cls_name == "DagsterAssetCheckFailedError":
+        return None
     if data.user_failure_data and data.user_failure_data.description:
         return data.user_failure_data.description
     cause = data.error.cause or data.error if data.error else None

@@ -13,16 +13,17 @@ import dagster as dg
 
 from b3_pipeline.defs.resources import Inputs, Store
 from b3_pipeline.loading.payloads import Found
-from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT, Kind
+from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT, TP_KINDS, Kind
 
-KINDS = (*LEGACY_KINDS, REPORT)
+KINDS = (*LEGACY_KINDS, REPORT, *TP_KINDS)
+_FOLDERS = {REPORT: "b3", **dict.fromkeys(TP_KINDS, "tp_capital")}
 # Every Dagster package is pinned to one release, so a beta function does not change under us.
 warnings.filterwarnings("ignore", "Function `multi_observable_source_asset` is currently in beta", dg.BetaWarning)
 
 
 def source_key(kind: Kind) -> dg.AssetKey:
-    """The asset key of a kind of file: `legacy/ajustes_b3`, `b3/settlement_report`."""
-    return dg.AssetKey(["b3" if kind is REPORT else "legacy", kind.name])
+    """The asset key of a kind of file: `legacy/ajustes_b3`, `b3/settlement_report`, `tp_capital/telegram_bots`."""
+    return dg.AssetKey([_FOLDERS.get(kind, "legacy"), kind.name])
 
 
 def _spec(kind: Kind) -> dg.AssetSpec:
@@ -36,7 +37,7 @@ def _spec(kind: Kind) -> dg.AssetSpec:
 
 
 def source_assets() -> list[Any]:
-    """The legacy files and B3's report, observed by one step."""
+    """The legacy files, B3's report and TP-Capital's exports, observed by one step."""
 
     @dg.multi_observable_source_asset(specs=[_spec(kind) for kind in KINDS], can_subset=True)
     def observe_sources(

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -24,8 +25,10 @@ class TimeBuckets:
     came. Few records are one bucket and never touch the disk. Use in a `with` block: it removes its files.
     """
 
-    def __init__(self, schema: pa.Schema, spool: Path, limit: int = IN_MEMORY, width_us: int = _MONTH_US) -> None:
-        self.schema, self.limit, self.width = schema, limit, width_us
+    def __init__(
+        self, schema: pa.Schema, spool: Path, limit: int = IN_MEMORY, timestamp: str = "ts", width_us: int = _MONTH_US
+    ) -> None:
+        self.schema, self.limit, self.timestamp, self.width = schema, limit, timestamp, width_us
         self._spool = spool
         self._folder: Path | None = None
         self._pending: list[pa.Table] = []
@@ -51,7 +54,7 @@ class TimeBuckets:
     def buckets(self) -> Iterator[Iterator[pa.Table]]:
         """The buckets in time's order, each as its pieces. Consume one before asking for the next."""
         if self._folder is None:
-            yield iter(self._pending)
+            yield iter([pa.concat_tables(self._pending)] if self._pending else [])
             return
         self._spill()
         for numbers in self._neighbours():
@@ -73,7 +76,7 @@ class TimeBuckets:
 
     def _split(self, number: int) -> Iterator[Iterator[pa.Table]]:
         parts = -(-self._rows[number] // self.limit) * 2
-        with TimeBuckets(self.schema, self._spool, self.limit, max(1, self.width // parts)) as finer:
+        with TimeBuckets(self.schema, self._spool, self.limit, self.timestamp, max(1, self.width // parts)) as finer:
             for piece in self._pieces([number]):
                 finer.add(piece)
             yield from finer.buckets()
@@ -81,21 +84,24 @@ class TimeBuckets:
     def _spill(self) -> None:
         if not self._pending_rows:
             return
-        rows = pa.concat_tables(self._pending).unify_dictionaries().combine_chunks()
+        rows = pa.concat_tables(self._pending)
         self._pending, self._pending_rows = [], 0
         if self._folder is None:
             self._spool.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix="load-", dir=self._spool))
-        numbers = rows.column("ts").cast(pa.int64()).to_numpy() // self.width
-        order = np.argsort(numbers, kind="stable")
-        values, starts = np.unique(numbers[order], return_index=True)
-        for number, part in zip(values, np.split(order, starts[1:]), strict=True):
-            with (
-                (self._folder / str(number)).open("ab") as file,
-                pa.ipc.new_stream(file, self.schema) as stream,
-            ):
-                stream.write_table(rows.take(part))
-            self._rows[int(number)] += len(part)
+        numbers = rows.column(self.timestamp).cast(pa.int64()).to_numpy() // self.width
+        if (numbers[1:] < numbers[:-1]).any():
+            order = np.argsort(numbers, kind="stable")
+            rows, numbers = rows.unify_dictionaries().take(order), numbers[order]
+        starts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), len(numbers)]
+        for start, end in pairwise(starts):
+            self._append(int(numbers[start]), rows.slice(start, end - start))
+
+    def _append(self, number: int, rows: pa.Table) -> None:
+        assert self._folder is not None
+        with (self._folder / str(number)).open("ab") as file, pa.ipc.new_stream(file, self.schema) as stream:
+            stream.write_table(rows)
+        self._rows[number] += rows.num_rows
 
     def _pieces(self, numbers: list[int]) -> Iterator[pa.Table]:
         """The records of some neighbouring buckets, as tables of about `limit` records."""
@@ -111,9 +117,8 @@ class TimeBuckets:
     def _parts(self, number: int) -> Iterator[pa.Table]:
         assert self._folder is not None
         path = self._folder / str(number)
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            while file.tell() < size:
+        with pa.memory_map(str(path)) as file:
+            while file.tell() < file.size():
                 with pa.ipc.open_stream(file) as stream:
                     yield stream.read_all()
         path.unlink()

@@ -16,24 +16,55 @@ from b3_pipeline.tables import Column, Table
 
 pc: Any = pyarrow.compute  # its functions are made at run time, so that no type checker knows them
 
+_INT64_END = 1 << 63
+
 
 def key_ids(rows: pa.Table, keys: Sequence[str]) -> np.ndarray:
     """One int64 a row, counted from 0 in the order of first appearance; equal exactly when all key columns are equal."""
-    ids = np.zeros(rows.num_rows, np.int64)
+    numbers = _key_numbers(rows, keys)
+    if is_ascending(numbers, strictly=True):  # as where a file is in order: no two are equal
+        return np.arange(len(numbers))
+    return _renumbered(numbers)[0]
+
+
+def is_ascending(numbers: np.ndarray, *, strictly: bool = False) -> bool:
+    """Whether no number (or moment) is below the one before it; `strictly`: nor equal to it."""
+    before, after = numbers[:-1], numbers[1:]
+    return bool((after > before if strictly else after >= before).all())
+
+
+def _key_numbers(rows: pa.Table, keys: Sequence[str]) -> np.ndarray:
+    """One int64 a row, equal exactly when all key columns are equal: the columns' numbers are the digits of it."""
+    numbers, size = np.zeros(rows.num_rows, np.int64), 1
     for key in keys:
-        codes, size = _codes(rows.column(key).combine_chunks())
-        ids, _ = _codes(pa.array(ids * max(size, 1) + codes))
-    return ids
+        digits, base = _digits(rows.column(key).combine_chunks())
+        if size * base >= _INT64_END:
+            (numbers, size), (digits, base) = _renumbered(numbers), _renumbered(digits)
+        numbers, size = numbers * base + digits, size * base
+    return numbers
 
 
-def _codes(column: Any) -> tuple[np.ndarray, int]:
+def _digits(column: Any) -> tuple[np.ndarray, int]:
+    """Numbers from 0, equal exactly when the values are, and what all of them are below."""
+    if pa.types.is_timestamp(column.type) and len(column):
+        moments = column.cast(pa.int64()).to_numpy()
+        first = int(moments.min())
+        return moments - first, int(moments.max()) - first + 1
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), max(len(encoded.dictionary), 1)
+
+
+def _renumbered(numbers: np.ndarray) -> tuple[np.ndarray, int]:
+    """Numbers counted from 0 in the order of first appearance, and how many different ones there are."""
+    encoded: Any = pa.array(numbers).dictionary_encode()
     return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
 
 
 def firsts(ids: np.ndarray) -> np.ndarray:
     """Where each of `key_ids` appears for the first time: the place of the first row of id 0, 1, 2, …"""
-    before = np.concatenate([[-1], np.maximum.accumulate(ids)[:-1]]) if len(ids) else ids
+    if not len(ids) or ids[-1] == len(ids) - 1:  # counted from 0, so all are different
+        return np.arange(len(ids))
+    before = np.concatenate([[-1], np.maximum.accumulate(ids)[:-1]])
     return np.flatnonzero(ids > before)
 
 
@@ -65,6 +96,13 @@ def any_of(masks: Iterable[np.ndarray], rows: int) -> np.ndarray:
     return result
 
 
+def pick(rows: pa.Table, where: np.ndarray) -> pa.Table:
+    """The rows where the mask holds; all of them without a copy, and none without keeping the others in memory."""
+    if where.all():
+        return rows
+    return rows.filter(pa.array(where)) if where.any() else rows.schema.empty_table()
+
+
 def unify(tables: Sequence[pa.Table]) -> pa.Table:
     """One table of many, with one dictionary a column, in one chunk."""
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
@@ -83,7 +121,7 @@ class Standing:
 
     def add(self, piece: pa.Table) -> None:
         """Takes the next records, in the payload's order: equal repeats are counted, the origin of others is kept."""
-        rows = unify([self.records, piece])
+        rows = unify([self.records, piece] if self.records.num_rows else [piece])
         ids = key_ids(rows, self._keys)
         first = firsts(ids)
         if len(first) < rows.num_rows:
@@ -114,8 +152,10 @@ class Verdict:
     """What the store says of a load's standing records (boolean masks over them, and the rows they would replace)."""
 
     write: np.ndarray  # new, or another value than stored
-    own: np.ndarray  # bears this load's id afterwards: written now, or by it before it was interrupted
-    contested: np.ndarray  # a later load stored another value, which stands
+    own: np.ndarray  # written by this load before it was interrupted
+    contested: (
+        np.ndarray
+    )  # another value is stored, and it stands: a later load's, or any in a table that is not revisable
     revised: np.ndarray  # written over another value
     old: pa.Table  # the stored rows under `revised`, in order
 
@@ -126,6 +166,9 @@ def judge(table: Table, records: pa.Table, stored: pa.Table, load_id: int) -> Ve
     A row that a load after this one wrote stands: load ids grow with time, and a load that goes on under its own id
     must not bring back what was revised since.
     """
+    if not stored.num_rows:
+        none = np.zeros(records.num_rows, bool)
+        return Verdict(~none, none, none, none, stored)
     keys = [k for k in table.keys if k in records.column_names]
     both = unify([records.select(keys), stored.select(keys)])
     ids = key_ids(both, keys)
@@ -139,10 +182,11 @@ def judge(table: Table, records: pa.Table, stored: pa.Table, load_id: int) -> Ve
     old = stored.take(place[met])
     values = [c for c in table.values if c.name in records.column_names]
     other = np.zeros(records.num_rows, bool)
-    other[met] = any_of(differing(records.filter(pa.array(met)), old, values).values(), int(met.sum()))
+    other[met] = any_of(differing(pick(records, met), old, values).values(), int(met.sum()))
     by = np.zeros(records.num_rows, np.int64)
-    by[met] = old.column("load_id").to_numpy()
+    if table.has_feed:
+        by[met] = old.column("load_id").to_numpy()
     own, later = met & (by == load_id), met & (by > load_id)
-    revised = met & other & ~later
-    write = ~met | revised
-    return Verdict(write, write | own, later & other, revised, old.filter(pa.array(revised[met])))
+    stands = later if table.revisable else met
+    revised = met & other & ~stands
+    return Verdict(~met | revised, own, stands & other, revised, pick(old, revised[met]))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from b3_pipeline.loading.kept import keep
 from b3_pipeline.loading.ledger import COUNTS
 from b3_pipeline.loading.load import Loader, LoadReport
 from b3_pipeline.loading.payloads import Found, Payload, PayloadChanged
@@ -28,6 +29,8 @@ def load_all(loader: Loader, payloads: Iterable[Payload], table: Table) -> list[
                 report = loader.load(payload, table, claimed)
             except (OSError, PayloadChanged, LoadError) as error:
                 report = LoadReport(payload, None, "failed", str(error))
+            if report.outcome in ("loaded", "unchanged", "partial"):
+                keep(payload, loader.home)
             if report.load is not None:
                 claimed.add(report.load.load_id)
             reports.append(report)

@@ -77,6 +77,10 @@ class Ledger:
         )
         return Load(*rows[0]) if rows else None
 
+    def files(self, table: str) -> dict[int, str]:
+        """The file of each load into a table."""
+        return dict(self.db.query("select load_id, file from b3_loads where table_name = %s", table))
+
     def new_id(self) -> int:
         """An id for a new load: µs since 1970, and above every id that was ever given, whatever the clock does.
 

@@ -26,7 +26,8 @@ from b3_pipeline.loading.writer import LoadError, Writer
 from b3_pipeline.parsing.csv_rows import read_lines
 from b3_pipeline.parsing.records import COLUMN, LINE, TEXT, FileRejected, Reason, Reject, empty_records
 from b3_pipeline.questdb.client import QuestDB, named
-from b3_pipeline.tables import Table
+from b3_pipeline.sessions import ALWAYS, Window
+from b3_pipeline.tables import TABLES, Table
 
 #: Conflicting repeats whose lines are fetched again in one reading of the file.
 _CONFLICTS_AT_ONCE = 100_000
@@ -40,7 +41,8 @@ def quiet(_done: int) -> None:
 class LoadReport:
     """What came of a payload and a table: the load (None where it failed), and the outcome with its reason.
 
-    `outcome` is loaded, unchanged, rejected (the payload as a whole) or failed (neither loaded nor rejected: run again).
+    `outcome` is loaded, unchanged, partial (records outside the window are still open), rejected (the payload as a
+    whole) or failed (neither loaded nor rejected: run again).
     """
 
     payload: Payload
@@ -57,7 +59,11 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class Loader:
-    """Everything a load needs besides its payload. `progress` is told the bytes of payload read since the last call."""
+    """Everything a load needs besides its payload. `progress` is told the bytes of payload read since the last call.
+
+    Records outside `window` are not written, and a load that leaves some of them open is `partial`: it goes on, under
+    its own id, with the next window.
+    """
 
     db: QuestDB
     home: Path
@@ -65,6 +71,8 @@ class Loader:
     run_id: str = ""
     progress: Callable[[int], None] = quiet
     limit: int = IN_MEMORY
+    window: Window = ALWAYS
+    again: bool = False  # read what was loaded before, too, and put right what no longer is as it was
 
     @property
     def quarantine(self) -> Quarantine:
@@ -85,8 +93,9 @@ class Loader:
         with FileLock(self.home / "locks" / f"{table.name}.lock"):
             self.db.wait_applied(table.name)  # what does not show yet could not be compared
             shutil.rmtree(self.spool(table), ignore_errors=True)  # of a load that was killed
+            self.db.forget_imports(table.name)
             earlier = self._earlier(payload, table, claimed)
-            if earlier is not None and earlier.outcome == "loaded" and self._stands(earlier):
+            if earlier is not None and earlier.outcome == "loaded" and not self.again and self._stands(earlier):
                 self.progress(payload.size)
                 return LoadReport(payload, earlier, "unchanged")
             return _Attempt(self, payload, table, earlier).run()
@@ -109,6 +118,8 @@ class Loader:
         """
         if load.duplicate or (load.rejected and not self.quarantine.has(load.load_id)):
             return False
+        if not TABLES[load.table_name].has_feed:
+            return False
         count = named("select count() from {table} where load_id = %s", table=load.table_name)
         return self.db.scalar(count, load.load_id) == load.loaded
 
@@ -121,7 +132,8 @@ class _Attempt:
         self.resumed = earlier if earlier and earlier.outcome != "rejected" else None
         self.rejected_before = earlier if earlier and earlier.outcome == "rejected" else None
         self.load = replace(self.resumed, run_id=loader.run_id) if self.resumed else self._new_load()
-        self.writer = Writer(loader.db, table, self.load, loader.clock, loader.limit)
+        self.writer = Writer(loader.db, table, self.load, loader.clock, loader.limit, self._announce, loader.window)
+        self.announced = False
         self.candidates = self.absent = self.repeated = 0
         self.conflicts: list[pa.Table] = []
         self.ignored: tuple[str, ...] = ()  # columns of the source that nothing uses
@@ -155,18 +167,23 @@ class _Attempt:
 
     def _rejects(self) -> LoadRejects:
         load = self.load
-        return self.loader.quarantine.open(load.load_id, load.table_name, load.feed, load.file, load.sha256)
+        common = (load.table_name, load.feed, load.file, load.sha256)
+        return self.loader.quarantine.open(load.load_id, *common, self.payload)
 
     def _read_and_write(self, rejects: LoadRejects) -> None:
         spool = self.loader.spool(self.table)
-        with TimeBuckets(empty_records(self.table).schema, spool, self.loader.limit) as buckets:
+        schema = empty_records(self.table).schema
+        with TimeBuckets(schema, spool, self.loader.limit, self.table.timestamp) as buckets:
             self._parse(buckets, rejects)
-            for pieces in buckets.buckets():
-                standing = Standing(self.table, empty_records(self.table))
-                for piece in pieces:
-                    standing.add(piece)
-                self.repeated += standing.duplicate
-                self.conflicts += [*standing.conflicts, self.writer.settle(standing.records)]
+            pa.default_memory_pool().release_unused()  # else what one stage needed is held while the next needs more
+            with self.writer:
+                for pieces in buckets.buckets():
+                    standing = Standing(self.table, empty_records(self.table))
+                    for piece in pieces:
+                        standing.add(piece)
+                    self.repeated += standing.duplicate
+                    self.conflicts += [*standing.conflicts, self.writer.settle(standing.records)]
+                    pa.default_memory_pool().release_unused()
         self._add_conflicts(rejects)
 
     def _parse(self, buckets: TimeBuckets, rejects: LoadRejects) -> None:
@@ -174,8 +191,6 @@ class _Attempt:
             parsing = self.payload.kind.parse(stream, self.table)
             self.ignored = parsing.ignored
             for chunk in parsing.chunks:
-                if not self.candidates:
-                    self._announce()
                 self.candidates += chunk.candidates
                 self.absent += chunk.absent
                 rejects.add(chunk.rejects)
@@ -184,9 +199,22 @@ class _Attempt:
                 pass
 
     def _announce(self) -> None:
-        """A new load is in the ledger before its first row is: so a crash leaves no row of an unknown load."""
-        if self.resumed is None:
-            self.loader.ledger.write(self.load)
+        """A new load is in the ledger before its first row is: so a crash leaves no row of an unknown load.
+
+        Where rows do not name their load, what it brought is noted down now: afterwards nothing else could tell.
+        """
+        if self.resumed is None and not self.announced:
+            counts = {} if self.table.has_feed else self._counts()
+            self.loader.ledger.write(replace(self.load, **counts))
+        self.announced = True
+
+    def _counts(self) -> dict[str, int]:
+        """What the load counts, as far as it is. Records that neither stand nor are written count as rejected."""
+        if self.resumed and self.resumed.candidates and not self.table.has_feed:
+            return self.resumed.counts
+        counted = {"loaded": self.writer.loaded, "duplicate": self.duplicate, "absent": self.absent}
+        rejected = self.candidates - sum(counted.values())
+        return {"candidates": self.candidates, "rejected": rejected, **counted}
 
     def _add_conflicts(self, rejects: LoadRejects) -> None:
         """Puts conflicting records into quarantine. A CSV record leads to its text by its line, read again for it."""
@@ -232,11 +260,11 @@ class _Attempt:
 
     def _close_accounts(self, rejects: LoadRejects) -> None:
         writer = self.writer
-        if self.candidates != writer.loaded + rejects.count + self.duplicate + self.absent:
+        if self.candidates != writer.loaded + writer.outside + rejects.count + self.duplicate + self.absent:
             raise LoadError(
                 f"{self.load.file} → {self.table.name}: {self.candidates} candidates, but {writer.loaded} loaded, "
-                f"{rejects.count} rejected, {self.duplicate} duplicate and {self.absent} absent. This is a defect: "
-                "please report it."
+                f"{writer.outside} left for later, {rejects.count} rejected, {self.duplicate} duplicate and "
+                f"{self.absent} absent. This is a defect: please report it."
             )
 
     @property
@@ -248,13 +276,13 @@ class _Attempt:
         rejects.keep()
         if surplus:
             self._read_once_more()
+        if left := self.writer.outside:
+            self._announce()  # its rejects are kept under its id
+            load = replace(self.load, **dict.fromkeys(COUNTS, 0)) if self.resumed is None else self.load
+            return LoadReport(self.payload, load, "partial", f"{left} records are of sessions that were not asked for")
         done = replace(
             self.load,
-            candidates=self.candidates,
-            loaded=self.writer.loaded,
-            rejected=rejects.count,
-            duplicate=self.duplicate,
-            absent=self.absent,
+            **self._counts(),
             revised=self.writer.revised(resumed=self.resumed is not None),
             seconds=round(seconds, 3),
             outcome="loaded",

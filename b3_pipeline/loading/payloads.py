@@ -1,11 +1,11 @@
-"""What comes in: a payload with its name, hash and parser, and the survey of a legacy folder."""
+"""What comes in: a payload with its name, hash and parser, and the survey of a folder of them."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,8 +15,6 @@ from b3_pipeline.parsing.records import FileRejected
 
 _BLOCK = 1 << 20
 HISTORY_FOLDER = "historico"
-#: The largest payload that is kept in memory; a capture has 2 KB, a settlement report 70 KB.
-WHOLE_LIMIT = 8 << 20
 
 
 class PayloadChanged(B3Error):
@@ -24,8 +22,26 @@ class PayloadChanged(B3Error):
 
 
 @dataclass(frozen=True)
+class Sealed:
+    """A payload without its secrets: references stand in their places.
+
+    One in which they cannot be told from the rest has a `fault`, and its `data` is all of it, encrypted.
+    """
+
+    data: bytes = field(repr=False)
+    fault: str | None = None
+
+
+#: Takes the secrets out of a payload: its bytes, and the member of its records that holds one.
+Seal = Callable[[bytes, str], Sealed]
+
+
+@dataclass(frozen=True)
 class Payload:
-    """Bytes that have a name, known by their SHA-256; `size` in bytes. What is appended to the file later is no part."""
+    """Bytes that have a name, known by their SHA-256; `size` in bytes. What is appended to the file later is no part.
+
+    Hash and size are the file's; where a kind has secrets, `data` is what sealing left.
+    """
 
     name: str
     path: Path
@@ -33,19 +49,22 @@ class Payload:
     sha256: str
     size: int
     data: bytes | None = field(default=None, repr=False)  # all of it, where it is small and read whole
+    fault: str | None = None  # why nothing can be read in it, where that is known
 
     def open(self, progress: Callable[[int], None] = lambda _bytes: None) -> BinaryIO:
         """A stream over exactly these bytes: at its end it raises PayloadChanged if they are others by now.
 
-        `progress` is told the bytes of each read. Raises FileRejected when a payload of a kind that is read `whole` is
-        larger than anything of its kind can be.
+        `progress` is told the bytes of each read. Raises FileRejected when the payload has a `fault`, or is larger than
+        anything of its kind can be, where that is read `whole`.
         """
+        if self.fault is not None:
+            raise FileRejected(self.fault)
         if self.data is not None:
             progress(self.size)
             return io.BytesIO(self.data)
         if self.kind.whole:
             raise FileRejected(
-                f"{self.size >> 20} MiB is too large for {self.kind.what}: at most {WHOLE_LIMIT >> 20} MiB."
+                f"{self.size >> 20} MiB is too large for {self.kind.what}: at most {self.kind.limit >> 20} MiB."
             )
         return self.raw(progress)
 
@@ -80,25 +99,39 @@ class _Verified(io.RawIOBase):
         super().close()
 
 
-def payload(path: Path, kind: Kind, name: str | None = None) -> Payload:
-    """The payload that a file is now. Raises UsageError when it cannot be read."""
+def payload(path: Path, kind: Kind, name: str | None = None, seal: Seal | None = None) -> Payload:
+    """The payload that a file is now; `seal` is needed for a kind with secrets.
+
+    Raises UsageError when it cannot be read, or has secrets and is too large for its kind.
+    """
     digest, size, parts = hashlib.sha256(), 0, []
     try:
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
                 size += len(block)
-                if kind.whole and size <= WHOLE_LIMIT:
+                if kind.whole and size <= kind.limit:
                     parts.append(block)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    data = b"".join(parts) if kind.whole and size <= WHOLE_LIMIT else None
-    return Payload(name or path.name, path, kind, digest.hexdigest(), size, data)
+    data = b"".join(parts) if kind.whole and size <= kind.limit else None
+    found = Payload(name or path.name, path, kind, digest.hexdigest(), size, data)
+    return found if kind.secret is None else _sealed(found, kind.secret, seal)
+
+
+def _sealed(content: Payload, member: str, seal: Seal | None) -> Payload:
+    """The payload without its secrets. What is not in memory would be copied as it is, so it is no payload at all."""
+    if content.data is None:
+        raise UsageError(f"{content.name} is too large for {content.kind.what}, and no copy of secrets is kept.")
+    if seal is None:
+        raise UsageError(f"{content.name} holds secrets: load it with `b3 signals import`.")
+    sealed = seal(content.data, member) if not _is_blank(content.data) else Sealed(b"")
+    return replace(content, data=sealed.data, fault=sealed.fault)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file of a legacy folder: a payload, or the reason why there is none."""
+    """A file of a folder: a payload, or the reason why there is none."""
 
     name: str
     kind: Kind | None
@@ -112,32 +145,38 @@ class Found:
         return None if self.outcome else self.payload
 
 
-def survey(folder: Path) -> list[Found]:
-    """The files of a legacy folder, in the order in which they load: by FORMATS §3, captures by their timestamp.
+def survey(folder: Path, kinds: Sequence[Kind] = LEGACY_KINDS, seal: Seal | None = None) -> list[Found]:
+    """The files of a folder, in the order in which they load: by `kinds` (FORMATS §3), captures by their timestamp.
 
     Those that belong to no kind come last. Of two captures of one moment the current file comes first, so it is the
-    one whose layout is kept. Raises UsageError when the folder is none.
+    one whose layout is kept. `seal` is needed where a kind has secrets. Raises UsageError when the folder is none.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder: give the legacy collectors' folder (B3_LEGACY_DIR).")
+    require_folder(folder, kinds)
     found = []
-    for kind in LEGACY_KINDS:
-        files = [_look(folder, kind.file, kind)]
+    for kind in kinds:
+        files = [_look(folder, kind.file, kind, seal)]
         if kind.history is not None:
             past = folder.glob(f"{HISTORY_FOLDER}/{kind.history}")
-            files = sorted([*files, *(_look(folder, p.relative_to(folder).as_posix(), kind) for p in past)], key=_age)
+            files += (_look(folder, p.relative_to(folder).as_posix(), kind, seal) for p in past)
+            files.sort(key=_age)
         found += files
     return found + _ignored(folder, {f.name for f in found})
 
 
-def _look(folder: Path, name: str, kind: Kind) -> Found:
+def require_folder(folder: Path, kinds: Sequence[Kind] = LEGACY_KINDS) -> None:
+    """Raises UsageError when the folder is none."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder: give the one with {', '.join(k.file for k in kinds)}.")
+
+
+def _look(folder: Path, name: str, kind: Kind, seal: Seal | None) -> Found:
     path = folder / name
     if not path.exists() and not path.is_symlink():
         return Found(name, kind, outcome="missing", reason="not in the folder")
     if not path.is_file():  # opening a pipe would wait for ever
         return Found(name, kind, outcome="rejected", reason="it is no file, or a link that leads nowhere")
     try:
-        content = payload(path, kind, name)
+        content = payload(path, kind, name, seal)
         blank = _blank(content)
     except (UsageError, OSError) as error:
         return Found(name, kind, outcome="rejected", reason=str(error))
@@ -147,9 +186,13 @@ def _look(folder: Path, name: str, kind: Kind) -> Found:
 def _blank(content: Payload) -> bool:
     with content.raw() as stream:
         while block := stream.read(_BLOCK):
-            if block.strip(b" \t\r\n\xef\xbb\xbf"):
+            if not _is_blank(block):
                 return False
     return True
+
+
+def _is_blank(block: bytes) -> bool:
+    return not block.strip(b" \t\r\n\xef\xbb\xbf")
 
 
 def _age(file: Found) -> tuple[str, bool, str]:

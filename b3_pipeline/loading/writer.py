@@ -6,8 +6,11 @@ writes the same revision once more, over itself.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date, datetime
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,15 +18,18 @@ import pyarrow as pa
 from psycopg import sql
 
 from b3_pipeline.errors import B3Error
-from b3_pipeline.loading.compare import differing, judge
+from b3_pipeline.loading.compare import differing, is_ascending, judge, pick
 from b3_pipeline.loading.ledger import Load
 from b3_pipeline.parsing.records import ORIGIN
-from b3_pipeline.questdb.client import QuestDB, as_arrow, named
+from b3_pipeline.questdb.client import MANY_ROWS, QuestDB, as_arrow, named
+from b3_pipeline.sessions import ALWAYS, Window
 from b3_pipeline.tables import ADDED_BY_LOAD, TABLES, Column, Table
 
 REVISIONS = TABLES["b3_revisions"]
 #: Values bound to one query; PostgreSQL's protocol allows 65 535.
 _BOUND_AT_ONCE = 500
+#: Tables of rows on their way to the server at once. Two keep it busy while one of them is still being encoded.
+_THREADS = 2
 
 
 class LoadError(B3Error):
@@ -31,17 +37,44 @@ class LoadError(B3Error):
 
 
 class Writer:
-    """Writes a load's records as they come; what it counts is FORMATS §3's table for keys that the load meets once."""
+    """Writes a load's records as they come; what it counts is FORMATS §3's table for keys that the load meets once.
 
-    def __init__(self, db: QuestDB, table: Table, load: Load, clock: Callable[[], datetime], limit: int) -> None:
+    Use in a `with` block: at its end all is acknowledged.
+    """
+
+    def __init__(
+        self,
+        db: QuestDB,
+        table: Table,
+        load: Load,
+        clock: Callable[[], datetime],
+        limit: int,
+        announce: Callable[[], None],
+        window: Window = ALWAYS,
+    ) -> None:
         self.db, self.table, self.load, self.clock, self.limit = db, table, load, clock, limit
+        self.announce, self.window = announce, window
         self.loaded = self.duplicate = 0
+        self.outside = 0  # records that are still to be written, but not within this window
         self.written = 0  # rows sent now
         self.own = 0  # rows that bear this load's id when it is done
         self._revising = False
+        self._sending = _Sending(db)
         names = {c.name for c in table.parsed}
         self._keys = [k for k in table.keys if k in names]
         self._values = [c for c in table.values if c.name in names]
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._sending.wait()
+        finally:
+            self._sending.close()
 
     def settle(self, records: pa.Table) -> pa.Table:
         """Writes what is new or other than stored. Returns the origin of the records that may not be written.
@@ -50,16 +83,21 @@ class Writer:
         load, going on under its old id, must not take back.
         """
         refused = [ORIGIN.empty_table()]
-        for part, stored in self._beside_stored(records.sort_by(self.table.timestamp)):
+        for part, stored in self._beside_stored(_in_time(records, self.table.timestamp)):
             verdict = judge(self.table, part, stored, self.load.load_id)
-            self._write_revisions(part.filter(pa.array(verdict.revised)), verdict.old)
-            self._write(part.filter(pa.array(verdict.write)))
-            contested = part.filter(pa.array(verdict.contested))
+            inside = self.window.mask(part.column(self.table.timestamp).to_numpy())
+            write, own = verdict.write & inside, verdict.own | (verdict.write & inside)
+            contested = pick(part, verdict.contested)
             ours = self._were_ours(contested)
-            refused.append(contested.filter(pa.array(~ours)).select(ORIGIN.names))
-            self.own += int(verdict.own.sum())
-            self.loaded += int(verdict.own.sum() + ours.sum())
-            self.duplicate += int((~verdict.own & ~verdict.contested).sum())
+            refused.append(pick(contested, ~ours).select(ORIGIN.names))
+            self.outside += int((verdict.write & ~own & ~inside).sum())
+            self.own += int(own.sum())
+            self.loaded += int(own.sum() + ours.sum())
+            self.duplicate += int((~own & ~verdict.write & ~verdict.contested).sum())
+            if write.any():
+                self.announce()
+            self._write_revisions(pick(part, verdict.revised & inside), pick(verdict.old, inside[verdict.revised]))
+            self._write(pick(part, write))
         return pa.concat_tables(refused)
 
     def prove(self) -> int:
@@ -68,9 +106,12 @@ class Writer:
         There can be more only when an earlier attempt read the payload otherwise. Raises LoadError when there are less.
         """
         self.db.wait_applied(self.table.name)
+        if not self.table.has_feed:
+            return 0
         count = named("select count() from {table} where load_id = %s", table=self.table.name)
         shown = self.db.scalar(count, self.load.load_id)
         if shown < self.own:
+            self.db.close()  # a connection that still writes to a dropped table of this name would do so again
             raise LoadError(
                 f"{self.load.file} → {self.table.name}: {self.own} rows should bear this load's id, {shown} do. "
                 "Run the command again; if it stays so, look into QuestDB's log."
@@ -93,9 +134,10 @@ class Writer:
         if not records.num_rows:
             return
         moments = records.column(self.table.timestamp).to_numpy()
-        bounds = (moments[0].item(), moments[-1].item(), self.load.feed)
-        stretch = "from {table} where ts between %s and %s and feed = %s"
-        count = self.db.scalar(named("select count() " + stretch, table=self.table.name), *bounds)
+        bounds = (moments[0].item(), moments[-1].item(), *([self.load.feed] if self.table.has_feed else []))
+        stretch = "from {table} where {ts} between %s and %s" + (" and feed = %s" if self.table.has_feed else "")
+        names = {"table": self.table.name, "ts": self.table.timestamp}
+        count = self.db.scalar(named("select count() " + stretch, **names), *bounds)
         if count > self.limit and moments[0] != moments[-1]:
             middle = int(np.searchsorted(moments, moments[len(moments) // 2]))
             middle = middle or int(np.searchsorted(moments, moments[0], side="right"))
@@ -103,11 +145,12 @@ class Writer:
             yield from self._beside_stored(records.slice(middle))
             return
         wanted = tuple(c for c in self.table.columns if c.name not in ("ingested_at", "feed"))
-        rows = []
-        if count:
-            names = [c.name for c in wanted]
-            rows = self.db.query(named("select {columns} " + stretch, columns=names, table=self.table.name), *bounds)
-        yield records, as_arrow(rows, self.table.arrow_schema(wanted))
+        schema = self.table.arrow_schema(wanted)
+        if not count:
+            yield records, schema.empty_table()
+            return
+        select = named("select {columns} " + stretch, columns=schema.names, **names)
+        yield records, self.db.arrow(select, *bounds, schema=schema)
 
     def _write(self, records: pa.Table) -> None:
         """Adds what every load adds, checks the contract, and sends."""
@@ -127,13 +170,14 @@ class Writer:
                 raise LoadError(
                     f"{self.load.file}: a record for {self.table.name} has no {key}; nothing of it was sent."
                 )
-        self.db.send(self.table.name, rows)
+        self._sending.send(self.table.name, rows, self.table.timestamp)
         self.written += n
 
     def _row_keys(self, records: pa.Table) -> list[str]:
         """Each record's key as the ledger of revisions writes it, `2025-10-13T12:00:32|DI1|X25|legacy_csv`."""
         columns = (records.column(k).to_pylist() for k in self._keys)
-        return ["|".join([*(str(_text(value)) for value in row), self.load.feed]) for row in zip(*columns, strict=True)]
+        feed = [self.load.feed] if self.table.has_feed else []
+        return ["|".join([*(str(_text(value)) for value in row), *feed]) for row in zip(*columns, strict=True)]
 
     def _write_revisions(self, new: pa.Table, old: pa.Table) -> None:
         if not new.num_rows:
@@ -163,6 +207,50 @@ class Writer:
     @staticmethod
     def _is_in(found: set[Any], key: str, records: pa.Table, row: int, values: Sequence[Column]) -> bool:
         return any((key, c.name, _text(records.column(c.name)[row].as_py())) in found for c in values)
+
+
+class _Sending:
+    """Sends many rows in the background, while the next ones are made ready: each thread over a client of its own.
+
+    No more tables are on their way than there are threads, so memory stays bounded. What cannot be sent is raised by
+    the next call.
+    """
+
+    def __init__(self, db: QuestDB) -> None:
+        self.db = db
+        self._threads: ThreadPoolExecutor | None = None
+        self._under_way: deque[Future[None]] = deque()
+
+    def send(self, table: str, rows: pa.Table, timestamp: str) -> None:
+        """Sends rows: few of them before it returns."""
+        if rows.num_rows < MANY_ROWS:
+            self.db.send(table, rows, timestamp)
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS)
+        if len(self._under_way) == _THREADS:
+            self._under_way.popleft().result()
+        self._under_way.append(self._threads.submit(self._send, table, rows, timestamp))
+
+    def _send(self, table: str, rows: pa.Table, timestamp: str) -> None:
+        with QuestDB(self.db.address) as db:
+            db.send(table, rows, timestamp)
+
+    def wait(self) -> None:
+        """Returns when all is acknowledged."""
+        while self._under_way:
+            self._under_way.popleft().result()
+
+    def close(self) -> None:
+        """Returns when nothing goes on in the background any more, whatever became of it."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+
+
+def _in_time(records: pa.Table, timestamp: str) -> pa.Table:
+    """The records in time's order."""
+    in_order = is_ascending(records.column(timestamp).to_numpy())
+    return records if in_order else records.sort_by(timestamp)
 
 
 def _pair(old: pa.Table, new: pa.Table, column: str, row: int) -> tuple[str | None, str | None]:

@@ -5,7 +5,6 @@ Source of the format: `FORMATS.md` §3. A document fills several tables; a call 
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +27,7 @@ from b3_pipeline.parsing.json_fields import (
 from b3_pipeline.parsing.json_text import Array, Document, Object, decode, read_document, text_of
 from b3_pipeline.parsing.months import is_code, is_tenor
 from b3_pipeline.parsing.records import Chunk, Chunks, FileRejected
-from b3_pipeline.tables import Table
+from b3_pipeline.tables import Table, indicator_slug
 
 INSTRUMENTS = ("DI1", "DDI", "DOL")
 DELTAS = tuple(f"delta_{delta}" for delta in (1, 5, 10, 25, 37, 50, 63, 75, 90, 95, 99))
@@ -64,12 +63,6 @@ def capture_moment(data: bytes) -> datetime | None:
         return _capture(decode(data)).ts()
     except (FileRejected, Fault):
         return None
-
-
-def indicator_slug(label: str) -> str:
-    """The short name of an indicator's label: `TAXA SELIC - (a.a.)` is taxa_selic, `DÓLAR CUPOM LIMPO` dolar_cupom_limpo."""
-    plain = unicodedata.normalize("NFKD", label.partition(" - ")[0]).encode("ascii", "ignore").decode()
-    return "_".join(plain.lower().split())
 
 
 def gather(capture: Capture, extractors: Mapping[str, Extractor], table: Table) -> Chunk:

@@ -23,10 +23,11 @@ from b3_pipeline.parsing.records import EmptyFile, FileRejected
 
 pc: Any = pyarrow.compute  # its functions are made at run time, so that no type checker knows them
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 2 << 20
 BLOCK_LINES = 1 << 15  # also bounds the rejects of a block in which every line is wrong
 LONGEST_LINE = 128 << 10  # what Python's csv takes as one field; a longer line is no row
 SHOWN_OF_LONG_LINE = 1000  # characters
+_TEXTS = pa.dictionary(pa.int32(), pa.string())
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ class Lines:
 class Block:
     """Some rows of a payload, in its order.
 
-    `lines` has each row's line number (int64), `columns` its trimmed fields by name, both of one length; `wrong` the
-    numbers of the lines that are no row (int64): too few or too many fields, a quote that is not closed, too long.
+    `lines` has each row's line number (int64), `columns` its trimmed fields by name, both of one length (dictionaries
+    of strings, for most fields of a column are the same as others); `wrong` the numbers of the lines that are no row (int64): too few or too many fields, a quote that is not closed, too long.
     """
 
     lines: np.ndarray
-    columns: dict[str, pa.StringArray]
+    columns: dict[str, pa.DictionaryArray]
     wrong: np.ndarray
     source: Lines
 
@@ -97,19 +98,17 @@ class _Found:
 
 @dataclass(frozen=True)
 class Rows:
-    """A payload with its header read: the trimmed names, the separator, and what follows."""
+    """A payload with its header read: the trimmed names, the separator, and what follows, to be read once."""
 
     header: tuple[str, ...]
     separator: str
     rest: Iterator[Lines]
 
-    def blocks(self, names: Collection[str]) -> Iterator[Block]:
-        """The rows below the header, once, with the named columns only."""
+    def block(self, lines: Lines, names: Collection[str]) -> Block:
+        """What some lines below the header hold, with the named columns only."""
         places = [self.header.index(name) for name in names]
-        for lines in self.rest:
-            found = self._all_at_once(lines, places) or self._line_by_line(lines, places)
-            trimmed = [pc.utf8_trim_whitespace(column) for column in found.columns]
-            yield Block(found.lines, dict(zip(names, trimmed, strict=True)), found.wrong, lines)
+        found = self._all_at_once(lines, places) or self._line_by_line(lines, places)
+        return Block(found.lines, dict(zip(names, map(_trimmed, found.columns), strict=True)), found.wrong, lines)
 
     def _all_at_once(self, lines: Lines, places: list[int]) -> _Found | None:
         """The columns through Arrow, or None where Arrow might read a line otherwise than `_line_by_line`."""
@@ -124,7 +123,7 @@ class Rows:
                 pyarrow.csv.ReadOptions(use_threads=False, block_size=len(lines.data) + 1, column_names=names),
                 pyarrow.csv.ParseOptions(delimiter=self.separator),
                 pyarrow.csv.ConvertOptions(
-                    include_columns=chosen, column_types=dict.fromkeys(chosen, pa.string()), strings_can_be_null=False
+                    include_columns=chosen, column_types=dict.fromkeys(chosen, _TEXTS), strings_can_be_null=False
                 ),
             )
         except pa.ArrowInvalid:
@@ -147,7 +146,7 @@ class Rows:
             else:
                 numbers.append(number)
                 rows.append(fields)
-        columns = [pa.array([row[place] for row in rows], pa.string()) for place in places]
+        columns = [pa.array([row[place] for row in rows], pa.string()).dictionary_encode() for place in places]
         return _Found(_numbers(numbers), columns, _numbers(wrong))
 
 
@@ -259,6 +258,14 @@ def _fields(text: str, separator: str) -> list[str] | None:
         return next(csv.reader([text], delimiter=separator, strict=True), [])
     except csv.Error:
         return None
+
+
+def _trimmed(column: Any) -> Any:
+    """A dictionary of texts, trimmed; its texts are still different ones."""
+    trimmed = pc.utf8_trim_whitespace(column.dictionary)
+    if trimmed.equals(column.dictionary):
+        return column
+    return trimmed.take(column.indices).dictionary_encode()
 
 
 def _decoded(raw: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The kinds of payload: which parser reads it, under which feed, into which tables (FORMATS §3 and §4)."""
+"""The kinds of payload: which parser reads it, under which feed, into which tables (FORMATS §3, §4, §6)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from b3_pipeline.parsing.gamma import GAMMA_TABLES, parse_gamma
 from b3_pipeline.parsing.legacy_csv import ADJUSTMENTS, DXY, INDICATORS, SURFACE, CsvSpec, parse_csv
 from b3_pipeline.parsing.records import Chunks
 from b3_pipeline.parsing.settlement_report import parse_settlement_report
+from b3_pipeline.parsing.tp_capital import parse_list, read_list, unused
 from b3_pipeline.tables import Table
 
 
@@ -34,6 +35,8 @@ class Kind:
     tables: tuple[str, ...]
     parse: Callable[[BinaryIO, Table], Parsing]
     whole: bool = False  # read into memory as one; otherwise streamed, at any size
+    limit: int = 8 << 20  # bytes that one that is read whole may have; a capture has 2 KB, a settlement report 70 KB
+    secret: str | None = None  # the member of its records that nobody may see: sealed before anything reads the payload
     history: str | None = None  # pattern of older ones in `historico/`
     moment: Callable[[bytes], datetime | None] | None = None  # when one was captured, naive UTC
 
@@ -48,6 +51,15 @@ def _csv(spec: CsvSpec, what: str) -> Kind:
 
 def _document(parser: Callable[[BinaryIO, Table], Chunks]) -> Callable[[BinaryIO, Table], Parsing]:
     return lambda stream, table: Parsing(parser(stream, table))
+
+
+def _list(file: str, what: str, table: str, limit: int = 8 << 20, secret: str | None = None) -> Kind:
+    def parse(stream: BinaryIO, table: Table) -> Parsing:
+        document = read_list(stream)
+        return Parsing(parse_list(document, table), unused(document, table))
+
+    name = file.removesuffix(".json")
+    return Kind(name, file, what, "tp_capital", (table,), parse, whole=True, limit=limit, secret=secret)
 
 
 CAPTURE = Kind(
@@ -87,4 +99,10 @@ REPORT = Kind(
     ("b3_adjustments",),
     _document(parse_settlement_report),
     whole=True,
+)
+#: TP-Capital's three exports. Ten years of signals are some 15 MiB.
+TP_KINDS: tuple[Kind, ...] = (
+    _list("tp_capital_signals.json", "trading signals of TP-Capital's channels", "tp_capital_signals", limit=64 << 20),
+    _list("telegram_bots.json", "the Telegram bots, with their tokens", "telegram_bots", secret="token"),
+    _list("telegram_channels.json", "the Telegram channels", "telegram_channels"),
 )

@@ -14,9 +14,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from b3_pipeline.parsing.ahead import ahead
 from b3_pipeline.parsing.csv_rows import Block, open_rows
 from b3_pipeline.parsing.months import is_code, is_tenor
-from b3_pipeline.parsing.numbers import is_absent, parse_numbers, where_absent
+from b3_pipeline.parsing.numbers import each_once, is_absent, parse_numbers, where_absent
 from b3_pipeline.parsing.records import (
     COLUMN,
     LINE,
@@ -51,57 +52,57 @@ class Parsed:
     texts: pa.StringArray | None = None
 
 
-CellParser = Callable[[pa.StringArray, Range], Parsed]
+CellParser = Callable[[pa.DictionaryArray, Range], Parsed]
 
 
-def number(texts: pa.StringArray, bounds: Range) -> Parsed:
+def number(texts: pa.DictionaryArray, bounds: Range) -> Parsed:
     """A number within the hard bounds, or nothing."""
     found = parse_numbers(texts)
     outside = ~(found.absent | found.bad | bounds.mask(found.values))
     return Parsed(found.values, found.absent, ((found.bad, Reason.BAD_NUMBER), (outside, Reason.OUT_OF_BOUNDS)))
 
 
-def slashed_date(texts: pa.StringArray, _bounds: Range) -> Parsed:
+def slashed_date(texts: pa.DictionaryArray, _bounds: Range) -> Parsed:
     """A dd/mm/yyyy date, or nothing."""
     absent = where_absent(texts)
     days, bad = parse_dates(texts, "/")
     return Parsed(days, absent, ((bad & ~absent, Reason.BAD_DATE),))
 
 
-def text(texts: pa.StringArray, _bounds: Range) -> Parsed:
+def text(texts: pa.DictionaryArray, _bounds: Range) -> Parsed:
     """Any text that can be shown, or nothing."""
     return _checked_texts(texts, (has_controls, Reason.BAD_TEXT))
 
 
-def success(texts: pa.StringArray, _bounds: Range) -> Parsed:
+def success(texts: pa.DictionaryArray, _bounds: Range) -> Parsed:
     """A text as `text`, but not the one that says that the collection failed."""
     return _checked_texts(texts, (has_controls, Reason.BAD_TEXT), (FAILED.__eq__, Reason.STATUS_FAILED))
 
 
-def month_code(texts: pa.StringArray, _bounds: Range) -> Parsed:
+def month_code(texts: pa.DictionaryArray, _bounds: Range) -> Parsed:
     """A contract month as futures write it, `X25`."""
     return _checked_texts(
         texts, (is_absent, Reason.MISSING_CONTRACT), (lambda each: not is_code(each), Reason.BAD_CONTRACT)
     )
 
 
-def tenor(texts: pa.StringArray, _bounds: Range) -> Parsed:
+def tenor(texts: pa.DictionaryArray, _bounds: Range) -> Parsed:
     """A contract month as the volatility surface writes it, `nov-25`."""
     return _checked_texts(
         texts, (is_absent, Reason.MISSING_CONTRACT), (lambda each: not is_tenor(each), Reason.BAD_CONTRACT)
     )
 
 
-def _checked_texts(texts: pa.StringArray, *checks: tuple[Callable[[str], bool], Reason]) -> Parsed:
+def _checked_texts(texts: pa.DictionaryArray, *checks: tuple[Callable[[str], bool], Reason]) -> Parsed:
     """Texts, and for each check the rows that fail it: those of whose text it is true."""
-    encoded: Any = texts.dictionary_encode()
-    places, different = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    dictionary, places = each_once(texts)
+    different = dictionary.to_pylist()
 
     def where(holds: Callable[[str], bool]) -> np.ndarray:
         return np.fromiter(map(holds, different), dtype=bool, count=len(different))[places]
 
     faults = tuple((where(fails), reason) for fails, reason in checks)
-    return Parsed(places, where(is_absent), faults, encoded.dictionary)
+    return Parsed(places, where(is_absent), faults, dictionary)
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,8 @@ def parse_csv(spec: CsvSpec, stream: BinaryIO) -> ParsedCsv:
             f"this is not {spec.file} as it is known: its header (separator {rows.separator}) lacks {', '.join(missing)}"
         )
     ignored = tuple(name for name in rows.header if name and name not in spec.required)
-    return ParsedCsv((_explode(spec, block) for block in rows.blocks(spec.required)), ignored)
+    chunks = ahead(lambda lines: _explode(spec, rows.block(lines, spec.required)), rows.rest)
+    return ParsedCsv(chunks, ignored)
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,19 @@ def _marks() -> Any:
     return pa.array(ABSENT)  # not at import: the first array that pyarrow makes imports pandas
 
 
-def where_absent(texts: pa.StringArray) -> np.ndarray:
-    """`is_absent` for a column of texts without nulls: bool."""
-    return to_numpy(pc.is_in(pc.utf8_trim_whitespace(texts), value_set=_marks()))
+def each_once(texts: Any) -> tuple[Any, np.ndarray]:
+    """The different texts of a column (of strings, or a dictionary of them), and each row's place among them.
+
+    Market data repeats itself, so what is asked of a text is asked once. A null is an empty text.
+    """
+    encoded = texts if pa.types.is_dictionary(texts.type) else texts.fill_null("").dictionary_encode()
+    return encoded.dictionary, encoded.indices.to_numpy()
+
+
+def where_absent(texts: Any) -> np.ndarray:
+    """`is_absent` for a column of texts (strings, or a dictionary of them) without nulls: bool."""
+    different, places = each_once(texts)
+    return to_numpy(pc.is_in(pc.utf8_trim_whitespace(different), value_set=_marks()))[places]
 
 
 def parse_number(text: str) -> float | None:
@@ -70,13 +80,11 @@ def parse_number(text: str) -> float | None:
     raise BadNumber(f"{text!r} is no number")
 
 
-def parse_numbers(texts: pa.StringArray) -> Numbers:
-    """`parse_number` for a column of texts (a null is absent)."""
-    # Market data repeats itself: each different text is parsed once.
-    encoded: Any = texts.fill_null("").dictionary_encode()
-    unique = _parse_unique(pc.utf8_trim_whitespace(encoded.dictionary))
-    inverse = encoded.indices.to_numpy()
-    return Numbers(unique.values[inverse], unique.absent[inverse], unique.bad[inverse])
+def parse_numbers(texts: Any) -> Numbers:
+    """`parse_number` for a column of texts (strings, or a dictionary of them; a null is absent)."""
+    different, places = each_once(texts)
+    unique = _parse_unique(pc.utf8_trim_whitespace(different))
+    return Numbers(unique.values[places], unique.absent[places], unique.bad[places])
 
 
 def _parse_unique(trimmed: Any) -> Numbers:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from b3_pipeline.parsing.numbers import to_numpy
+from b3_pipeline.parsing.numbers import each_once, to_numpy
 from b3_pipeline.sessions import to_local
 
 pc: Any = pyarrow.compute  # its functions are made at run time, so that no type checker knows them
@@ -22,6 +22,7 @@ pc: Any = pyarrow.compute  # its functions are made at run time, so that no type
 DateMark = Literal["-", "/"]
 # Designated timestamps begin in 1970 (UTC) and nanosecond calendars end in 2262.
 FIRST_YEAR, LAST_YEAR = 1971, 2261
+_NO_TIME = -1
 
 _DATES = {mark: re.compile(rf"([0-9]{{2}}){mark}([0-9]{{2}}){mark}([0-9]{{4}})") for mark in ("-", "/")}
 _TIME = re.compile(r"([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?")
@@ -99,21 +100,27 @@ def parse_timestamp(text: str) -> datetime:
     return local
 
 
-def parse_dates(texts: pa.StringArray, mark: DateMark) -> tuple[np.ndarray, np.ndarray]:
-    """`parse_date` for a column without nulls: days (datetime64[D], NaT where bad) and the mask of the bad."""
-    encoded: Any = texts.dictionary_encode()
-    trimmed = pc.utf8_trim_whitespace(encoded.dictionary)
+def parse_dates(texts: Any, mark: DateMark) -> tuple[np.ndarray, np.ndarray]:
+    """`parse_date` for a column (strings, or a dictionary of them) without nulls.
+
+    Gives days (datetime64[D], NaT where bad) and the mask of the bad.
+    """
+    different, places = each_once(texts)
+    trimmed = pc.utf8_trim_whitespace(different)
     formed = to_numpy(pc.match_substring_regex(trimmed, f"^{_DATES[mark].pattern}$"))
     days = np.full(len(trimmed), np.datetime64("NaT", "D"))
-    days[formed] = _days_of_digits(trimmed.filter(pa.array(formed)))
-    inverse = encoded.indices.to_numpy()
-    return days[inverse], np.isnat(days)[inverse]
+    days[formed] = _days_of_digits(_characters(trimmed.filter(pa.array(formed)), 10))
+    return days[places], np.isnat(days)[places]
 
 
-def _days_of_digits(texts: Any) -> np.ndarray:
-    """Texts with the digits of a date in their places, as days; NaT where there is no such day or year."""
-    ascii_codes = np.frombuffer(b"".join(texts.cast(pa.binary()).to_pylist()), dtype=np.uint8).reshape(-1, 10)
-    digits = ascii_codes.astype(np.int64) - ord("0")
+def _characters(texts: Any, length: int) -> np.ndarray:
+    """ASCII texts of one length as their digits' values, a row a text (int64); what is no digit has no meaning."""
+    joined = b"".join(texts.cast(pa.binary()).to_pylist())
+    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, length).astype(np.int64) - ord("0")
+
+
+def _days_of_digits(digits: np.ndarray) -> np.ndarray:
+    """The characters of dd-mm-yyyy as days; NaT where there is no such day or year."""
     day, month = digits[:, 0:2] @ [10, 1], digits[:, 3:5] @ [10, 1]
     year = digits[:, 6:10] @ [1000, 100, 10, 1]
     months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
@@ -122,13 +129,26 @@ def _days_of_digits(texts: Any) -> np.ndarray:
     return np.where(possible & (year >= FIRST_YEAR) & (year <= LAST_YEAR), days, np.datetime64("NaT", "D"))
 
 
-def parse_times(texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
-    """`parse_time` for a column without nulls: seconds since midnight (int64, 0 where bad) and the mask of the bad."""
-    encoded: Any = texts.dictionary_encode()  # there are no more than 86 400 good ones
-    seconds = np.array([_seconds_or_none(text) for text in encoded.dictionary.to_pylist()], dtype=np.float64)
-    inverse = encoded.indices.to_numpy()
-    bad = np.isnan(seconds)
-    return np.where(bad, 0, seconds).astype(np.int64)[inverse], bad[inverse]
+def parse_times(texts: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`parse_time` for a column (strings, or a dictionary of them) without nulls.
+
+    Gives seconds since midnight (int64, 0 where bad) and the mask of the bad.
+    """
+    different, places = each_once(texts)
+    trimmed = pc.utf8_trim_whitespace(different)
+    full = to_numpy(pc.match_substring_regex(trimmed, "^[0-9]{2}:[0-9]{2}:[0-9]{2}$"))
+    seconds = np.full(len(trimmed), _NO_TIME)
+    seconds[full] = _seconds_of_digits(_characters(trimmed.filter(pa.array(full)), 8))
+    seconds[~full] = [_seconds_if_any(text) for text in trimmed.filter(pa.array(~full)).to_pylist()]
+    bad = seconds == _NO_TIME
+    return np.where(bad, 0, seconds)[places], bad[places]
+
+
+def _seconds_of_digits(digits: np.ndarray) -> np.ndarray:
+    """The characters of HH:MM:SS as seconds since midnight; _NO_TIME where there is no such time."""
+    hour, minute, second = (digits[:, at : at + 2] @ [10, 1] for at in (0, 3, 6))
+    possible = (hour < 24) & (minute < 60) & (second < 60)
+    return np.where(possible, hour * 3600 + minute * 60 + second, _NO_TIME)
 
 
 def seconds_of(moment: time) -> int:
@@ -136,11 +156,11 @@ def seconds_of(moment: time) -> int:
     return moment.hour * 3600 + moment.minute * 60 + moment.second
 
 
-def _seconds_or_none(text: str) -> int | None:
+def _seconds_if_any(text: str) -> int:
     try:
         return seconds_of(parse_time(text))
     except BadTime:
-        return None
+        return _NO_TIME
 
 
 def _in_range(day: date) -> date:

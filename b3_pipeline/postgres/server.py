@@ -20,6 +20,7 @@ import psycopg
 from b3_pipeline.credentials import password
 from b3_pipeline.errors import B3Error
 from b3_pipeline.processes import Child, Program, User
+from b3_pipeline.progress import SILENT, Report
 
 NAME = "postgres"
 VERSION = 18
@@ -64,15 +65,18 @@ class PostgresServer:
     def _password(self) -> str:
         return password(self.home / "secrets", "postgres")
 
-    def start(self) -> Child:
-        """Makes the cluster when there is none, and starts the server.
+    def start(self, report: Report = SILENT) -> Child:
+        """Makes the cluster when there is none, and starts the server; reports what it had to open to the server's user.
 
         Raises PostgresError when the cluster is of another major version, or there is no user to run as.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         user = _system_user() if os.geteuid() == 0 else None
-        if user:
-            _let_through(self.folder, BINARIES / "postgres")
+        if user and (opened := _let_through(self.folder, BINARIES / "postgres")):
+            names = ", ".join(map(str, opened))
+            report(
+                f"PostgreSQL runs as {SYSTEM_USER}, for we are root: others may now pass through (not list) {names}."
+            )
         self._initialise(user)
         sockets = socket_folder(self.home)
         _own_folder(sockets, user)
@@ -94,9 +98,13 @@ class PostgresServer:
     def wait(self) -> None:
         """Returns when the started server takes connections to its database, which is made when it is not there."""
         assert self.child is not None, "start() comes first"
-        self.child.wait_until(self._ready, START_TIMEOUT_S)
+        self.child.wait_until(self.ready, START_TIMEOUT_S)
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
+        """Whether it takes connections to its database, which is made when it is not there.
+
+        Raises PostgresError when our password is not the cluster's.
+        """
         try:
             with psycopg.connect(self.dsn, dbname="postgres", autocommit=True, connect_timeout=5) as db:
                 if not db.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone():
@@ -195,12 +203,18 @@ def _try(command: tuple[str, ...]) -> None:
         return
 
 
-def _let_through(*paths: Path) -> None:
-    """Lets other users traverse (never list) the folders that lead to the paths: the server is another user then."""
+def _let_through(*paths: Path) -> list[Path]:
+    """Lets other users traverse (never list) the folders that lead to the paths: the server is another user then.
+
+    Returns the folders whose mode it changed.
+    """
+    opened = []
     for folder in {parent for path in paths for parent in (path, *path.resolve().parents)}:
         mode = folder.stat().st_mode
         if stat.S_ISDIR(mode) and not mode & stat.S_IXOTH:
             folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+            opened.append(folder)
+    return sorted(opened)
 
 
 def _drop_stale_pid_file(data: Path) -> None:

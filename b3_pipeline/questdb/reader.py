@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, LiteralString, cast
 
@@ -19,8 +21,9 @@ _WRITES = re.compile(
 )
 
 
-def read(address: Address, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of one SELECT; TIMESTAMPs are naive UTC.
+@contextmanager
+def reading(address: Address, query: str) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]]]]:
+    """Column names and rows of one SELECT; TIMESTAMPs are naive UTC. The rows come as they are asked for in the block.
 
     Raises UsageError for anything else, and for several statements at once; QuestDBError when the server refuses it.
     """
@@ -33,5 +36,5 @@ def read(address: Address, query: str) -> tuple[list[str], list[tuple[Any, ...]]
     if word := _WRITES.search(bare):  # a CTE may lead to an UPDATE, and a server of one's own has one user for all
         raise UsageError(f"Only what reads may be asked here; put a name like {word[0]} into double quotes.")
     as_reader = replace(address, user=address.reader, password=address.reader_password)
-    with QuestDB(as_reader) as db:
-        return db.table(cast(LiteralString, query))
+    with QuestDB(as_reader) as db, db.stream(cast(LiteralString, query)) as (columns, rows):
+        yield columns or db.table(cast(LiteralString, query))[0], rows

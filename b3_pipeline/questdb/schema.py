@@ -1,6 +1,7 @@
 """Versioned schema: applies `sql/questdb/V*.sql`, keeps their history, and reports drift.
 
-Three things must say the same: the SQL files, the contract in `tables.py`, and the server.
+Three things must say the same of a table: the SQL files, the contract in `tables.py`, and the server. A view holds no
+data and has no contract but its query: there, files and server must say the same.
 """
 
 from __future__ import annotations
@@ -9,24 +10,31 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
+from filelock import FileLock
 
 from b3_pipeline.errors import B3Error
-from b3_pipeline.questdb.client import QuestDB, named
-from b3_pipeline.settings import PROJECT
+from b3_pipeline.questdb.client import QuestDB, QuestDBError, named
+from b3_pipeline.settings import PROJECT, Settings
 from b3_pipeline.tables import TABLES, Table
 
 SQL_FOLDER = PROJECT / "sql" / "questdb"
 HISTORY = "b3_schema_history"
-_HISTORY_DDL = f"""
+# Two processes that apply a version at once must leave one line of it, and QuestDB's key has the designated timestamp
+# in it: so `ts` is made from the version, and `applied_at` is the time. Older histories have the time in `ts`.
+_HISTORY_DDL = (
+    f"""
 CREATE TABLE IF NOT EXISTS {HISTORY} (
-  ts TIMESTAMP, version LONG, name VARCHAR, checksum VARCHAR, seconds DOUBLE
+  ts TIMESTAMP, version LONG, name VARCHAR, checksum VARCHAR, seconds DOUBLE, applied_at TIMESTAMP
 ) TIMESTAMP(ts) PARTITION BY YEAR WAL DEDUP UPSERT KEYS(ts, version)
-"""
+""",
+    f"ALTER TABLE {HISTORY} ADD COLUMN IF NOT EXISTS applied_at TIMESTAMP",
+)
 
 
 class SchemaError(B3Error):
@@ -93,34 +101,61 @@ def history(db: QuestDB) -> dict[int, Applied]:
     """What was applied to the server, by version; empty when nothing ever was."""
     if not db.query("select 1 from tables() where table_name = %s", HISTORY):
         return {}
-    rows = db.query(named("select version, name, checksum, ts, seconds from {history} order by ts", history=HISTORY))
-    return {row[0]: Applied(*row) for row in rows}
+    columns, rows = db.table(named("select * from {history}", history=HISTORY))
+    lines = sorted((dict(zip(columns, row, strict=True)) for row in rows), key=lambda line: line["version"])
+    return {
+        line["version"]: Applied(
+            line["version"], line["name"], line["checksum"], line.get("applied_at") or line["ts"], line["seconds"]
+        )
+        for line in lines
+    }
 
 
-def apply(db: QuestDB, now: Callable[[], datetime], files: Iterable[Migration] | None = None) -> list[Migration]:
+def apply(
+    db: QuestDB, now: Callable[[], datetime], files: Iterable[Migration] | None = None, lock: Path | None = None
+) -> list[Migration]:
     """Brings the server to the newest version and returns what was applied now (nothing, when it was there already).
 
-    Raises SchemaError when a file that was applied has changed or is gone: what ran cannot be rewritten.
+    Processes that name the same `lock` file do it one after another. Others may do it at once: every statement may run
+    twice, and the history keeps one line a version. Raises SchemaError when a file that was applied has changed or is
+    gone: what ran cannot be rewritten.
     """
     files = list(migrations() if files is None else files)
-    done = history(db)
-    for problem in _rewritten(files, done):
-        raise SchemaError(problem)
-    pending = [m for m in files if m.version not in done]
-    if pending:
-        db.execute(_HISTORY_DDL)
-    for migration in pending:
-        started = time.monotonic()
-        for statement in migration.statements:
-            db.execute(statement)
-            if altered := _ADD.fullmatch(statement):  # on a WAL table the server only notes it down at first
-                db.wait_applied(altered["name"])
-        _remember(db, migration, now(), time.monotonic() - started)
+    with FileLock(lock) if lock else nullcontext():
+        done = history(db)
+        for problem in _rewritten(files, done):
+            raise SchemaError(problem)
+        pending = [m for m in files if m.version not in done]
+        if pending:
+            for statement in _HISTORY_DDL:
+                _run(db, statement)
+        for migration in pending:
+            started = time.monotonic()
+            for statement in migration.statements:
+                _run(db, statement)
+            _remember(db, migration, now(), time.monotonic() - started)
     return pending
 
 
+def lock_of(settings: Settings) -> Path:
+    """The file that processes of one home lock while they apply the schema."""
+    return settings.folder("locks") / "schema.lock"
+
+
+def _run(db: QuestDB, statement: str) -> None:
+    try:
+        db.execute(statement)
+    except QuestDBError:  # two processes in one statement, one is refused whatever its IF NOT EXISTS says
+        db.execute(statement)
+    if altered := _ADD.fullmatch(statement):  # on a WAL table the server only notes it down at first
+        db.wait_applied(altered["name"])
+
+
 def restore(db: QuestDB, files: Iterable[Migration] | None = None) -> list[str]:
-    """Makes tables again that were applied once and are gone, empty, and returns their names."""
+    """Makes tables again that were applied once and are gone, empty; and views that are gone or changed.
+
+    Returns their names.
+    """
     files = list(migrations() if files is None else files)
     gone = [name for name in sql_shapes(files) if server_shape(db, name) is None]
     for statement in (s for m in files for s in m.statements):
@@ -128,12 +163,16 @@ def restore(db: QuestDB, files: Iterable[Migration] | None = None) -> list[str]:
         if made and made["name"] in gone:
             db.execute(statement)
             db.wait_applied(made["name"])
-    return gone
+    views = [name for name, query in sql_views(files).items() if view_drift(db, name, query)]
+    for name in views:
+        db.execute(f"CREATE OR REPLACE VIEW {name} AS ({sql_views(files)[name]})")
+    return gone + views
 
 
 def _remember(db: QuestDB, migration: Migration, at: datetime, seconds: float) -> None:
     row = {
-        "ts": pa.array([at.replace(tzinfo=None)], pa.timestamp("us")),
+        "ts": pa.array([migration.version * 1_000_000], pa.timestamp("us")),
+        "applied_at": pa.array([at.replace(tzinfo=None)], pa.timestamp("us")),
         "version": [migration.version],
         "name": [migration.name],
         "checksum": [migration.checksum],
@@ -215,6 +254,7 @@ _CREATE = re.compile(
     r"\s*PARTITION BY (?P<partition>\w+)\s*(?P<wal>WAL)?\s*(?:DEDUP UPSERT KEYS\((?P<keys>[^)]*)\))?",
 )
 _ADD = re.compile(r"ALTER TABLE (?P<name>\w+) ADD COLUMN IF NOT EXISTS (?P<column>\w+) (?P<type>\w+)")
+_VIEW = re.compile(r"CREATE OR REPLACE VIEW (?P<name>\w+) AS \((?P<query>.*)\)", re.DOTALL)
 
 
 def sql_shapes(files: Iterable[Migration]) -> dict[str, Shape]:
@@ -230,9 +270,33 @@ def sql_shapes(files: Iterable[Migration]) -> dict[str, Shape]:
             old = shapes[add["name"]]
             new = (*old.columns, (add["column"], add["type"]))
             shapes[add["name"]] = Shape(new, old.timestamp, old.partition_by, old.wal, old.keys)
-        else:
+        elif not _VIEW.fullmatch(statement):
             raise SchemaError(f"The drift report cannot read this statement yet: {statement.splitlines()[0]} …")
     return shapes
+
+
+def sql_views(files: Iterable[Migration]) -> dict[str, str]:
+    """The views that the SQL files make: name to query, white space evened out."""
+    found = (_VIEW.fullmatch(statement) for m in files for statement in m.statements)
+    return {view["name"]: _even(view["query"]) for view in found if view}
+
+
+def _even(query: str) -> str:
+    return " ".join(query.split())
+
+
+def view_drift(db: QuestDB, name: str, query: str) -> list[str]:
+    """How a view on the server differs from its query in the files, a sentence each; empty when it does not."""
+    found = db.query("select view_sql from views() where view_name = %s", name)
+    if not found:
+        return ["the view is missing"]
+    if (asks := _even(found[0][0])) != query:
+        return [f"the view asks something else: {asks}"]
+    try:
+        db.query(named("select * from {view} limit 0", view=name))
+    except QuestDBError as error:
+        return [f"the view cannot be asked: {error}"]
+    return []
 
 
 def differences(wanted: Shape, found: Shape | None) -> list[str]:
@@ -252,8 +316,12 @@ def differences(wanted: Shape, found: Shape | None) -> list[str]:
 
 
 def diff(db: QuestDB, files: Iterable[Migration] | None = None) -> dict[str, dict[str, list[str]]]:
-    """Drift by table: `sql` (the files against `tables.py`) and `server` (the server against `tables.py`)."""
-    from_sql = sql_shapes(migrations() if files is None else files)
+    """Drift by table: `sql` (the files against `tables.py`) and `server` (the server against `tables.py`).
+
+    For a view `server` is the server against the files.
+    """
+    files = list(migrations() if files is None else files)
+    from_sql = sql_shapes(files)
     drift = {}
     for table in TABLES.values():
         wanted = contract_shape(table)
@@ -263,6 +331,9 @@ def diff(db: QuestDB, files: Iterable[Migration] | None = None) -> dict[str, dic
         }
         if any(found.values()):
             drift[table.name] = found
+    for name, query in sql_views(files).items():
+        if problems := view_drift(db, name, query):
+            drift[name] = {"sql": [], "server": problems}
     return drift
 
 

@@ -43,6 +43,7 @@ class QuestDBServer:
             pg_port=self.ports.questdb_pg,
             reader=READER,
             reader_password=password(secrets, "questdb_reader"),
+            import_folder=str(self.import_folder),
         )
 
     @property
@@ -67,6 +68,7 @@ class QuestDBServer:
         )
         scratch = self.folder / "tmp"  # the JVM unpacks native code here, and leaves it there when it is killed
         shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(self.import_folder, ignore_errors=True)  # what killed loads left
         for folder in (self.folder / "conf", self.import_folder, self.export_folder, scratch):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(self.folder / "conf" / "server.conf", self.configuration())

@@ -21,7 +21,7 @@ from b3_pipeline.dagster_server import DefinitionsBroken, daemon_healthy, storag
 from b3_pipeline.dagster_server import environment as dagster_environment
 from b3_pipeline.doctor import Check, examine
 from b3_pipeline.errors import B3Error
-from b3_pipeline.home import Holder
+from b3_pipeline.home import Holder, hold
 from b3_pipeline.ports import HOST
 from b3_pipeline.settings import Settings
 from b3_pipeline_tests.waiting import processes_of, until
@@ -156,15 +156,19 @@ def location(load_status: str = "LOADED", **loaded: object) -> dict[str, object]
     return {"loadStatus": load_status, "locationOrLoadError": loaded or {"__typename": "RepositoryLocation"}}
 
 
-def asked(locations: list[dict[str, object]], *healthy: bool) -> bool:
-    daemons = [{"daemonType": "SENSOR", "required": True, "healthy": ok} for ok in healthy]
+def asked(locations: list[dict[str, object]], *healthy: bool, since: float = 0) -> bool:
+    daemons = [{"required": True, "healthy": ok, "lastHeartbeatTime": 100.0} for ok in healthy]
     state = {
         "workspaceOrError": {"locationEntries": locations},
-        "instance": {"daemonHealth": {"allDaemonStatuses": [*daemons, {"required": False, "healthy": False}]}},
+        "instance": {
+            "daemonHealth": {
+                "allDaemonStatuses": [*daemons, {"required": False, "healthy": False, "lastHeartbeatTime": None}]
+            }
+        },
     }
     transport = httpx2.MockTransport(lambda _request: httpx2.Response(200, json={"data": state}))
     with httpx2.Client(transport=transport) as client:
-        return daemon_healthy(client, 9)
+        return daemon_healthy(client, 9, since)
 
 
 def test_dagster_is_healthy_once_definitions_are_loaded_and_required_daemons_beat() -> None:
@@ -172,6 +176,8 @@ def test_dagster_is_healthy_once_definitions_are_loaded_and_required_daemons_bea
     assert not asked([location()], True, False)
     assert not asked([location("LOADING")], True)
     assert not asked([], True)
+    assert asked([location()], True, since=100)
+    assert not asked([location()], True, since=101), "that was the daemon before it"
 
 
 def test_definitions_that_do_not_load_are_an_error_with_its_cause() -> None:
@@ -263,6 +269,16 @@ def test_doctor_tells_where_a_setting_comes_from_and_hides_secrets(
     assert checks["setting min_free_disk_mb"].found == "1000 (default)"
     assert checks["setting postgres_dsn"].found == "set (not shown) (B3_POSTGRES_DSN)"
     assert "hidden" not in str(checks)
+
+
+def test_doctor_and_status_tell_of_servers_that_were_started_again(b3, bare_home: Path) -> None:
+    with hold(Settings(), shared=True) as held:
+        held.restarted({"postgres": 2})
+        found = by_name(Settings())["crashes"]
+        assert (found.state, found.found) == ("warn", "started again: postgres 2 times")
+        assert json.loads(b3("status", "--json").stdout)["restarts"]["postgres"] == 2
+        assert "restarts.log" in b3("status").output.replace("\n", "")
+    assert "crashes" not in by_name(Settings())
 
 
 def test_doctor_names_a_stranger_on_our_port(tmp_path: Path, port_base: int) -> None:

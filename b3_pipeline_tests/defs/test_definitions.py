@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from b3_pipeline.definitions import build_defs, defs
-from b3_pipeline.tables import DATA_TABLES, TABLES, Table
+from b3_pipeline.tables import MARKET_TABLES, TABLES, Table
 
 SNAPSHOT = Path(__file__).with_name("definitions.json")
 
@@ -69,7 +69,7 @@ def test_a_tables_asset_shows_its_contract(table: Table) -> None:
     assert node.description
 
 
-@pytest.mark.parametrize("table", DATA_TABLES, ids=lambda t: t.name)
+@pytest.mark.parametrize("table", MARKET_TABLES, ids=lambda t: t.name)
 def test_every_table_comes_from_a_file_or_report(table: Table) -> None:
     graph = defs.resolve_asset_graph()
     parents = graph.get(dg.AssetKey(table.name)).parent_keys
@@ -78,7 +78,7 @@ def test_every_table_comes_from_a_file_or_report(table: Table) -> None:
 
 
 def test_loading_the_definitions_opens_no_connection_and_needs_no_home(tmp_path: Path) -> None:
-    program = "import socket; socket.socket.connect = None; import b3_pipeline.definitions, sys; print('pandas' in sys.modules)"
+    program = "import socket; socket.socket.connect = None; import b3_pipeline.definitions, sys; print('questdb' in sys.modules)"
     environment = {**os.environ, "B3_HOME": str(tmp_path / "nowhere")}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60

@@ -52,6 +52,16 @@ def test_a_run_without_a_folder_says_how_to_give_one(folder: Path) -> None:
         Store().files(Inputs(), "run-1", LEGACY_KINDS)
 
 
-def test_a_run_for_reports_without_one_says_how_to_give_one(folder: Path) -> None:
-    with pytest.raises(UsageError, match="Which report"):
-        Store().files(Inputs(legacy_dir=str(folder)), "run-1", [REPORT])
+def test_a_run_that_names_nothing_takes_what_is_at_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("B3_LEGACY_DIR", str(folder))
+    found = Store().files(Inputs(), "run-1", LEGACY_KINDS)
+    assert {f.name for f in found if f.payload} >= {"ajustes_b3.csv", "gamma.json"}
+
+
+def test_a_run_that_names_a_report_is_about_that_report_only(
+    folder: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("B3_LEGACY_DIR", str(folder))
+    store, inputs = Store(), Inputs(reports=[str(shared / "data" / "b3" / "SPRD260112.zip")])
+    assert [f.name for f in store.files(inputs, "run-1", [REPORT])] == ["SPRD260112.zip"]
+    assert store.files(inputs, "run-1", LEGACY_KINDS) == []

@@ -68,7 +68,7 @@ def test_every_line_of_the_table_of_verdicts() -> None:
     assert verdict.write.tolist() == [True, False, True, False, False]
     assert verdict.contested.tolist() == [False, False, False, False, True]
     assert verdict.revised.tolist() == [False, False, True, False, False]
-    assert verdict.own.tolist() == [True, False, True, True, False]
+    assert verdict.own.tolist() == [False, False, False, True, False]
     assert verdict.old.column("value").to_pylist() == [0.9]
 
 

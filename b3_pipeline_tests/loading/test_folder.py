@@ -15,7 +15,7 @@ from b3_pipeline.loading.load import Loader
 from b3_pipeline.loading.payloads import payload, survey
 from b3_pipeline.parsing.kinds import REPORT
 from b3_pipeline.questdb.client import QuestDB, named
-from b3_pipeline.tables import DATA_TABLES, REPORTED_TABLES, TABLES
+from b3_pipeline.tables import MARKET_TABLES, REPORTED_TABLES, TABLES
 from b3_pipeline_tests.loading.ticks import NOW
 
 
@@ -26,7 +26,7 @@ def loader(db: QuestDB, tmp_path: Path) -> Loader:
 
 def migrate(loader: Loader, folder: Path) -> Account:
     account = Account(survey(folder))
-    for table in DATA_TABLES:
+    for table in MARKET_TABLES:
         account.reports += load_all(loader, [p for f in account.files if (p := f.loadable)], table)
     return account
 

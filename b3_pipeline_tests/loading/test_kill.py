@@ -21,11 +21,14 @@ ROWS = 20_000
 LOAD = """
 import json, sys
 from pathlib import Path
+from b3_pipeline.loading import writer
 from b3_pipeline.loading.load import Loader
+from b3_pipeline.questdb import client
 from b3_pipeline.questdb.client import Address, QuestDB
 from b3_pipeline_tests.loading.ticks import NOW, TICKS, Content, payload
 
-address, path, home = sys.argv[1:]
+address, path, home, many = sys.argv[1:]
+client.MANY_ROWS = writer.MANY_ROWS = int(many)
 with QuestDB(Address(**json.loads(address))) as db:
     content = Content.of(Path(path).read_bytes())
     again = payload(Path(path).parent, *content.ticks, chunk=content.chunk)
@@ -33,15 +36,15 @@ with QuestDB(Address(**json.loads(address))) as db:
 """
 
 
-@pytest.mark.parametrize("seen", [0, 3_000, 12_000])
+@pytest.mark.parametrize(("seen", "many"), [(0, 100), (3_000, 100), (12_000, 100), (3_000, 10_000)])
 def test_a_killed_load_is_finished_by_the_next_and_every_row_is_there_once(
-    db: QuestDB, tmp_path: Path, seen: int
+    db: QuestDB, tmp_path: Path, seen: int, many: int
 ) -> None:
     ticks = [Tick(minute * 13, f"dxy_{minute % 3}", minute / 10_000) for minute in range(ROWS)]
     content = payload(tmp_path, *ticks, ticks[5], chunk=700)
     home = tmp_path / "home"
     child = subprocess.Popen(
-        [sys.executable, "-c", LOAD, json.dumps(asdict(db.address)), str(content.path), str(home)],
+        [sys.executable, "-c", LOAD, json.dumps(asdict(db.address)), str(content.path), str(home), str(many)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     deadline = time.monotonic() + 60
@@ -67,3 +70,4 @@ def test_a_killed_load_is_finished_by_the_next_and_every_row_is_there_once(
         (ROWS, 1, pytest.approx(sum(t.value for t in ticks)))
     ]
     assert not list((home / "spool" / TICKS.name).glob("*"))
+    assert not list(Path(str(db.address.import_folder), TICKS.name).glob("*"))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from b3_pipeline.loading.folder import load_all, totals
 from b3_pipeline.loading.load import Loader, LoadReport
 from b3_pipeline.loading.payloads import Payload, PayloadChanged
+from b3_pipeline.loading.writer import LoadError
 from b3_pipeline.parsing.kinds import Kind, Parsing
 from b3_pipeline.parsing.records import Chunk, FileRejected
 from b3_pipeline.questdb import schema
@@ -162,6 +163,18 @@ def test_rows_that_do_not_show_yet_are_waited_for_before_they_are_compared(loade
     assert counts(report) == {"candidates": 1, "loaded": 1, "revised": 1}
 
 
+def test_rows_that_went_to_a_table_dropped_by_somebody_else_are_missed_and_arrive_the_next_time(
+    loader: Loader, tmp_path: Path
+) -> None:
+    loader.load(payload(tmp_path, B), TICKS)
+    with QuestDB(loader.db.address) as other:
+        other.execute("DROP TABLE b3_dxy_ticks")
+        schema.restore(other)
+    with pytest.raises(LoadError, match="1 rows should bear this load's id, 0 do"):
+        loader.load(payload(tmp_path, A, name="more.json"), TICKS)
+    assert counts(loader.load(payload(tmp_path, A, name="more.json"), TICKS)) == {"candidates": 1, "loaded": 1}
+
+
 def test_one_file_that_fails_does_not_stop_the_others(loader: Loader, tmp_path: Path) -> None:
     gone, changed = payload(tmp_path, A, name="gone.json"), payload(tmp_path, A, name="changed.json")
     gone.path.unlink()
@@ -176,13 +189,14 @@ class Crash(BaseException):
     """What a kill looks like from inside."""
 
 
-@pytest.mark.parametrize("sent", [1, 2, 3, 4])
+@pytest.mark.parametrize(("sent", "many"), [(1, 99), (2, 99), (3, 99), (4, 99), (2, 1), (3, 1), (4, 1)])
 def test_a_load_that_was_interrupted_goes_on_under_its_own_id(
-    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: int
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: int, many: int
 ) -> None:
+    count_as_many(monkeypatch, many)
     loader.load(payload(tmp_path, replace(A, value=0.9), name="older.json"), TICKS)
-    many = [A, A, *(Tick(m, "dxy_08h50", 0.3) for m in range(60_000, 60_006)), B]
-    content = payload(tmp_path, *many, chunk=2)
+    ticks = [A, A, *(Tick(m, "dxy_08h50", 0.3) for m in range(60_000, 60_006)), B]
+    content = payload(tmp_path, *ticks, chunk=2)
     small = replace(loader, limit=3)
     interrupt(small, content, monkeypatch, after=sent)
     [interrupted] = loader.ledger.known(content.sha256, TICKS.name, "legacy_csv")
@@ -193,6 +207,30 @@ def test_a_load_that_was_interrupted_goes_on_under_its_own_id(
     assert counts(report) == {"candidates": 9, "loaded": 8, "duplicate": 1, "revised": 1}
     assert len(rows(loader.db)) == 8
     assert loader.db.scalar("select count() from b3_revisions") == 1
+
+
+def count_as_many(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """From so many rows on, they go in the background and as Parquet."""
+    for module in ("questdb.client", "loading.writer"):
+        monkeypatch.setattr(f"b3_pipeline.{module}.MANY_ROWS", rows)
+
+
+def test_what_fails_in_the_background_fails_the_load_which_then_goes_on_under_its_own_id(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count_as_many(monkeypatch, 1)
+    content = payload(tmp_path, *(Tick(m * 60_000, "dxy_08h50", 0.3) for m in range(6)))
+    small = replace(loader, limit=1)
+    bad_folder = tmp_path / "file"
+    bad_folder.write_text("no folder")
+    broken = QuestDB(replace(loader.db.address, import_folder=str(bad_folder)))
+    with broken, pytest.raises(OSError, match="file"):
+        replace(small, db=broken).load(content, TICKS)
+    assert rows(loader.db) == []
+    report = small.load(content, TICKS)
+    assert counts(report) == {"candidates": 6, "loaded": 6}
+    assert len(rows(loader.db)) == 6
+    assert [report.load] == loader.ledger.known(content.sha256, TICKS.name, "legacy_csv")
 
 
 def interrupt(loader: Loader, content: Payload, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
@@ -334,7 +372,11 @@ def test_a_server_that_is_away_is_an_error_that_says_so(tmp_path: Path, loader: 
         replace(loader, db=away).load(payload(tmp_path, A), TICKS)
 
 
-def test_the_same_records_shuffled_and_spilled_give_the_same_rows_and_counts(loader: Loader, tmp_path: Path) -> None:
+@pytest.mark.parametrize("many", [1, 100])
+def test_the_same_records_shuffled_and_spilled_give_the_same_rows_and_counts(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    count_as_many(monkeypatch, many)
     ticks = [Tick(m * 700, f"dxy_{m % 3}", m / 100) for m in range(400)]
     shuffled = random.Random(7).sample(ticks, len(ticks))
     first = loader.load(payload(tmp_path, *ticks), TICKS)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from b3_pipeline.errors import UsageError
-from b3_pipeline.loading import payloads
 from b3_pipeline.loading.payloads import Found, PayloadChanged, payload, survey
 from b3_pipeline.parsing.kinds import CAPTURE, GAMMA, LEGACY_KINDS
 from b3_pipeline.parsing.records import FileRejected
@@ -103,11 +103,8 @@ def test_a_streamed_file_that_changed_since_is_noticed_at_its_end(folder: Path) 
             content.open().read()
 
 
-def test_a_capture_that_no_capture_can_be_is_rejected_for_its_size(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(payloads, "WHOLE_LIMIT", 10)
-    content = payload(folder / "ultimo_dado.json", CAPTURE)
+def test_a_capture_that_no_capture_can_be_is_rejected_for_its_size(folder: Path) -> None:
+    content = payload(folder / "ultimo_dado.json", replace(CAPTURE, limit=10))
     with pytest.raises(FileRejected, match="too large"):
         content.open()
     assert content.raw().read() == (folder / "ultimo_dado.json").read_bytes()

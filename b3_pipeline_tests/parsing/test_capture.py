@@ -17,12 +17,11 @@ from b3_pipeline.parsing.capture import (
     DELTAS,
     INSTRUMENTS,
     capture_moment,
-    indicator_slug,
     parse_capture,
 )
 from b3_pipeline.parsing.months import to_code, to_tenor
 from b3_pipeline.parsing.records import COLUMN, LINE, TEXT, Chunk, FileRejected, Reason, Reject, record_schema
-from b3_pipeline.tables import PRICE_BOUNDS, TABLES, VOLATILITY
+from b3_pipeline.tables import PRICE_BOUNDS, TABLES, VOLATILITY, indicator_slug
 
 TS = datetime.fromisoformat("2025-10-13T12:00:32")
 DAY = date(2025, 10, 13)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 from unittest.mock import patch
 
@@ -13,8 +13,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from b3_pipeline.parsing import csv_rows
-from b3_pipeline.parsing.csv_rows import LONGEST_LINE, EmptyFile, Rows, open_rows, read_lines
+from b3_pipeline.parsing.csv_rows import LONGEST_LINE, Block, EmptyFile, Rows, open_rows, read_lines
 from b3_pipeline.parsing.records import FileRejected
+
+
+def blocks(rows: Rows, names: Collection[str] = ("a",)) -> list[Block]:
+    return [rows.block(lines, names) for lines in rows.rest]
 
 
 def read(data: bytes, block_bytes: int = 1 << 20) -> tuple[list[tuple[Any, ...]], list[tuple[int, str]]]:
@@ -22,7 +26,7 @@ def read(data: bytes, block_bytes: int = 1 << 20) -> tuple[list[tuple[Any, ...]]
     rows = open_rows(io.BytesIO(data), block_bytes)
     good: list[tuple[Any, ...]] = []
     wrong: list[tuple[int, str]] = []
-    for block in rows.blocks(rows.header):
+    for block in blocks(rows, rows.header):
         columns = [block.columns[name].to_pylist() for name in rows.header]
         good += zip(block.lines.tolist(), *columns, strict=True)
         wrong += [(line, block.text(line)) for line in block.wrong.tolist()]
@@ -43,6 +47,12 @@ def test_names_and_fields_are_trimmed() -> None:
     rows = open_rows(io.BytesIO(b" a , b\n"))
     assert rows.header == ("a", "b")
     assert read(b"a,b\n 1 ,\t2 \n")[0] == [(2, "1", "2")]
+
+
+def test_fields_that_are_the_same_when_trimmed_are_one_text_of_their_column() -> None:
+    [block] = blocks(open_rows(io.BytesIO(b"a,b\n 1,2\n1,2\n1 ,2\n")))
+    assert block.columns["a"].to_pylist() == ["1", "1", "1"]
+    assert block.columns["a"].dictionary.to_pylist() == ["1"]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
@@ -96,7 +106,7 @@ def test_a_line_that_cannot_be_a_header_rejects_the_file(data: bytes, why: str) 
 
 def test_columns_without_a_name_are_no_duplicates() -> None:
     rows = open_rows(io.BytesIO(b"a,,\n1,2,3\n"))
-    (block,) = rows.blocks(["a"])
+    (block,) = blocks(rows)
     assert block.columns["a"].to_pylist() == ["1"]
 
 
@@ -130,16 +140,16 @@ class Endless(io.RawIOBase):
 
 def test_a_line_of_any_length_is_held_by_its_beginning_only() -> None:
     rows = open_rows(Endless(64 << 20))  # type: ignore[arg-type]
-    (block,) = rows.blocks(["a"])
+    (block,) = blocks(rows)
     assert len(block.source.data) == LONGEST_LINE + 1
     assert block.wrong.tolist() == [2]
 
 
 def test_many_short_lines_come_in_blocks_of_bounded_length() -> None:
     rows = open_rows(io.BytesIO(b"a,b\n" + b"1,2\n" * (2 * csv_rows.BLOCK_LINES)))
-    blocks = list(rows.blocks(["a"]))
-    assert max(len(block.lines) for block in blocks) <= csv_rows.BLOCK_LINES
-    assert np.concatenate([block.lines for block in blocks]).tolist() == list(range(2, 2 * csv_rows.BLOCK_LINES + 2))
+    many = blocks(rows)
+    assert max(len(block.lines) for block in many) <= csv_rows.BLOCK_LINES
+    assert np.concatenate([block.lines for block in many]).tolist() == list(range(2, 2 * csv_rows.BLOCK_LINES + 2))
 
 
 FIELD = st.one_of(

@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from b3_pipeline import processes
 from b3_pipeline.postgres.server import LONGEST_SOCKET_PATH, SOCKET, PostgresError, PostgresServer, socket_folder
 from b3_pipeline.processes import Child
+from b3_pipeline.progress import Report
 
 
 @contextmanager
@@ -55,6 +56,27 @@ def test_it_listens_on_no_network_and_shows_its_password_to_nobody(bare_home: Pa
         assert stat.S_IMODE(server.data.stat().st_mode) == 0o700
         assert stat.S_IMODE(socket_folder(bare_home).stat().st_mode) == 0o700
     assert [p.name for p in server.folder.iterdir()] == ["data"]
+
+
+class Told(Report):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def __call__(self, message: str) -> None:
+        self.messages.append(message)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root must become somebody else")
+def test_as_root_it_says_in_one_line_which_folders_it_opened_to_others_and_only_once(bare_home: Path) -> None:
+    told = Told()
+    bare_home.mkdir(mode=0o700)
+    for _ in range(2):
+        processes.stop([PostgresServer(bare_home).start(told)])
+    [message] = told.messages
+    assert "others may now pass through (not list)" in message
+    assert str(bare_home) in message
+    assert "\n" not in message
+    assert stat.S_IMODE(bare_home.stat().st_mode) == 0o701
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root must become somebody else")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, datetime
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from b3_pipeline.errors import B3Error
+from b3_pipeline.questdb import schema
 from b3_pipeline.questdb.client import Address, NotApplied, QuestDB, QuestDBError, as_arrow, named
 from b3_pipeline.tables import TABLES
 
@@ -47,6 +50,61 @@ def test_many_rows_go_in_several_requests_and_all_show(db: QuestDB, monkeypatch:
     assert db.scalar("select count() from b3_snapshots") == 40
 
 
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a single row count as many."""
+    monkeypatch.setattr("b3_pipeline.questdb.client.MANY_ROWS", 1)
+
+
+def test_many_rows_come_back_as_they_were_imported_to_the_last_bit(db: QuestDB, many: None) -> None:
+    empty = (datetime(2025, 10, 13, 13), None, None, "DOL", "Z25", *(None,) * 4, TS, "legacy_csv", None)
+    rows = [ROW, empty]
+    db.send(SNAPSHOTS.name, as_arrow(rows, SNAPSHOTS.arrow_schema()))
+    db.wait_applied(SNAPSHOTS.name)
+    query = named("select {columns} from b3_snapshots order by ts", columns=[c.name for c in SNAPSHOTS.columns])
+    form = SNAPSHOTS.arrow_schema()
+    assert db.arrow(query, schema=form).to_pylist() == as_arrow(rows, form).to_pylist()
+
+
+def test_a_column_with_one_value_is_stored_as_that_value(db: QuestDB, many: None) -> None:
+    rows = [replace_at(ROW, 0, datetime(2025, 10, 13, hour)) for hour in range(5)]
+    db.send(SNAPSHOTS.name, as_arrow(rows, SNAPSHOTS.arrow_schema()))
+    db.wait_applied(SNAPSHOTS.name)
+    assert db.query("select count(), ingested_at, feed, load_id from b3_snapshots") == [(5, *ROW[9:])]
+
+
+def test_a_file_to_import_is_gone_afterwards_whatever_became_of_it(db: QuestDB, many: None) -> None:
+    folder = Path(str(db.address.import_folder), SNAPSHOTS.name)
+    rows = as_arrow([ROW], SNAPSHOTS.arrow_schema())
+    db.send(SNAPSHOTS.name, rows)
+    assert list(folder.iterdir()) == []
+    with pytest.raises(QuestDBError, match="valeu"):
+        db.send(SNAPSHOTS.name, rows.append_column("valeu", pa.array([1.0])))
+    assert list(folder.iterdir()) == []
+    (folder / "left.parquet").touch()
+    db.forget_imports(SNAPSHOTS.name)
+    assert not folder.exists()
+
+
+def test_a_server_elsewhere_is_sent_many_rows_as_few_ones(db: QuestDB, many: None) -> None:
+    with QuestDB(replace(db.address, import_folder=None)) as elsewhere:
+        elsewhere.send(SNAPSHOTS.name, as_arrow([ROW], SNAPSHOTS.arrow_schema()))
+        elsewhere.forget_imports(SNAPSHOTS.name)
+    db.wait_applied(SNAPSHOTS.name)
+    assert db.scalar("select count() from b3_snapshots") == 1
+
+
+def test_a_constant_text_is_no_sql(db: QuestDB, many: None) -> None:
+    for instrument in ("x' or 1=1 --", "100%s {file}"):
+        db.send(SNAPSHOTS.name, as_arrow([replace_at(ROW, 3, instrument)], SNAPSHOTS.arrow_schema()))
+        db.wait_applied(SNAPSHOTS.name)
+        assert db.scalar("select count() from b3_snapshots where instrument = %s", instrument) == 1
+
+
+def replace_at(row: tuple[Any, ...], place: int, value: object) -> tuple[Any, ...]:
+    return (*row[:place], value, *row[place + 1 :])
+
+
 def test_a_row_without_a_moment_is_never_sent(db: QuestDB) -> None:
     with pytest.raises(QuestDBError, match="has no ts"):
         db.send(SNAPSHOTS.name, as_arrow([(None, *ROW[1:])], SNAPSHOTS.arrow_schema()))
@@ -60,6 +118,16 @@ def test_a_typo_makes_neither_a_table_nor_a_column(db: QuestDB) -> None:
         with pytest.raises(QuestDBError, match="did not take rows"):
             db.send(table, row)
     assert not db.query("select 1 from tables() where table_name = %s", "b3_snapshot")
+
+
+def test_rows_reach_a_table_that_was_dropped_and_made_again(db: QuestDB) -> None:
+    rows = as_arrow([ROW], SNAPSHOTS.arrow_schema())
+    db.send(SNAPSHOTS.name, rows)
+    db.execute(f"DROP TABLE {SNAPSHOTS.name}")
+    db.execute(next(s for m in schema.migrations() for s in m.statements if f"{SNAPSHOTS.name} (" in s))
+    db.send(SNAPSHOTS.name, rows)
+    db.wait_applied(SNAPSHOTS.name)
+    assert db.scalar("select count() from b3_snapshots") == 1
 
 
 def test_a_suspended_table_is_an_error_that_says_how_to_go_on(db: QuestDB) -> None:

@@ -6,7 +6,12 @@ import pytest
 
 from b3_pipeline.errors import UsageError
 from b3_pipeline.questdb.client import Address, QuestDB, QuestDBError
-from b3_pipeline.questdb.reader import read
+from b3_pipeline.questdb.reader import reading
+
+
+def read(address: Address, query: str) -> tuple[list[str], list[tuple]]:
+    with reading(address, query) as (columns, rows):
+        return columns, list(rows)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +67,12 @@ def test_the_reader_itself_may_not_write(db: QuestDB) -> None:
 def test_a_wrong_query_is_an_error_with_the_servers_words(questdb: Address) -> None:
     with pytest.raises(QuestDBError, match="nowhere"):
         read(questdb, "select * from nowhere")
+
+
+def test_a_result_without_rows_has_its_columns_all_the_same(questdb: Address) -> None:
+    assert read(questdb, "select x, x * 2 as y from long_sequence(0)") == (["x", "y"], [])
+
+
+def test_rows_come_as_they_are_asked_for_and_the_rest_is_not_waited_for(questdb: Address) -> None:
+    with reading(questdb, "select x from long_sequence(9000000000000000)") as (columns, rows):
+        assert (columns, [next(rows) for _ in range(3)]) == (["x"], [(1,), (2,), (3,)])

@@ -29,9 +29,13 @@ def home(tmp_path: Path) -> Path:
 def test_it_runs_in_a_home_with_spaces_and_accents_and_keeps_its_secrets(home: Path, port_base: int) -> None:
     server = QuestDBServer(home, Ports(port_base), "256m")
     address = server.address
+    left = server.import_folder / "b3_loads" / "of-a-killed-load.parquet"
+    left.parent.mkdir(parents=True)
+    left.touch()
     child = server.start(questdb_jar(SILENT))
     try:
         server.wait()
+        assert not left.exists()
         with QuestDB(address) as db:
             assert db.query("select count() > 0 from read_parquet('trades.parquet')") == [(True,)]
         assert httpx2.get(f"http://{HOST}:{port_base + 4}/metrics", trust_env=False).is_success

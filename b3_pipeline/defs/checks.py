@@ -1,0 +1,74 @@
+"""The asset checks, made from the registry of `quality.checks`: what ran, what it counted, which rows, what to do."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from b3_pipeline.defs.partitions import keys_of, window_of
+from b3_pipeline.defs.resources import Inputs, Store
+from b3_pipeline.errors import B3Error
+from b3_pipeline.quality.checks import Check, Finding, checks_of
+from b3_pipeline.tables import TABLES, Table
+
+
+def table_checks(table: Table) -> dg.AssetChecksDefinition:
+    """Every check of one table, evaluated by one step. A run over some sessions looks at those sessions."""
+    checks = {check.name: check for check in checks_of(table)}
+
+    @dg.multi_asset_check(
+        name=f"check_{table.name}",
+        specs=[
+            dg.AssetCheckSpec(c.name, asset=table.name, description=c.description, blocking=c.blocking)
+            for c in checks.values()
+        ],
+        can_subset=True,
+    )
+    def check_table(
+        context: dg.AssetCheckExecutionContext, config: Inputs, store: dg.ResourceParam[Store]
+    ) -> Iterator[dg.AssetCheckResult]:
+        keys = keys_of(context)
+        wanted = {key.name for key in context.selected_asset_check_keys}
+        with store.quality(config) as looked_at:
+            for check in (c for c in checks.values() if c.name in wanted):
+                try:
+                    finding = check.run(looked_at, window_of(keys))
+                except B3Error as error:  # one that cannot be made must not hide what the others find
+                    finding = Finding(passed=False, numbers={}, offending=[], advice=str(error))
+                yield _result(check, finding, keys)
+
+    return check_table
+
+
+def _result(check: Check, finding: Finding, keys: Sequence[str]) -> dg.AssetCheckResult:
+    looked_at = f"sessions {keys[0]} to {keys[-1]}" if keys else "everything"
+    return dg.AssetCheckResult(
+        passed=finding.passed,
+        asset_key=check.table.name,
+        check_name=check.name,
+        severity=dg.AssetCheckSeverity("WARN" if finding.undecided else check.severity),
+        description=finding.advice or None,
+        metadata={"looked_at": looked_at, **finding.numbers, **_rows(finding.offending), **_advice(finding)},
+    )
+
+
+def _advice(finding: Finding) -> dict[str, Any]:
+    return {"what_to_do": dg.MetadataValue.text(finding.advice)} if finding.advice else {}
+
+
+def _rows(offending: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first offending rows as a table; a value that Dagster's tables cannot hold is shown as text."""
+    if not offending:
+        return {}
+    names = list(dict.fromkeys(name for row in offending for name in row))
+    records = [dg.TableRecord({name: _shown(row.get(name)) for name in names}) for row in offending]
+    return {"first_offending": dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(n) for n in names]))}
+
+
+def _shown(value: Any) -> str | int | float | bool | None:
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def all_checks() -> list[dg.AssetChecksDefinition]:
+    """The checks of every table."""
+    return [table_checks(table) for table in TABLES.values()]

@@ -1,0 +1,49 @@
+"""What a table holds, counted: rows by session, feed and load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import numpy as np
+
+from b3_pipeline.questdb.client import QuestDB, named
+from b3_pipeline.sessions import ALWAYS, Window, sessions_of
+from b3_pipeline.settings import LOCAL_ZONE
+from b3_pipeline.tables import Table
+
+
+@dataclass(frozen=True)
+class Count:
+    """The rows that one load has in one session: how many, of which feed, the newest one's time (naive UTC)."""
+
+    session: date
+    feed: str
+    load_id: int
+    rows: int
+    newest: datetime
+
+
+def census(db: QuestDB, table: Table, window: Window = ALWAYS) -> list[Count]:
+    """Counts a market table's rows within a window, by the session of their local day (see `sessions.session_of`)."""
+    counted = db.query(
+        named(
+            "select timestamp_floor('d', to_timezone({ts}, %s)) d, feed, load_id, count(), max({ts}) from {table} "
+            "where {ts} >= %s and {ts} < %s group by d, feed, load_id order by d, feed, load_id",
+            table=table.name,
+            ts=table.timestamp,
+        ),
+        LOCAL_ZONE,
+        *window.bounds(),
+    )
+    days = np.array([row[0] for row in counted], dtype="datetime64[D]")
+    return [Count(s.item(), *row[1:]) for s, row in zip(sessions_of(days), counted, strict=True)] if counted else []
+
+
+def by_session(counts: Iterable[Count]) -> dict[date, list[Count]]:
+    """The counts of each session that has any."""
+    sessions: dict[date, list[Count]] = {}
+    for count in counts:
+        sessions.setdefault(count.session, []).append(count)
+    return sessions

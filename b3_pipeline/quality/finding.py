@@ -1,0 +1,70 @@
+"""What a check is given and what it says: the words that all of `quality/` shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from b3_pipeline.loading.buckets import IN_MEMORY
+from b3_pipeline.loading.load import quiet
+from b3_pipeline.loading.payloads import Found
+from b3_pipeline.questdb.client import QuestDB
+from b3_pipeline.sessions import Window, session_of, to_local
+from b3_pipeline.tables import Table
+
+#: Rows that a finding shows; its counts are exact whatever they are.
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found. `offending` are at most `SHOWN` rows with the table's keys by name.
+
+    `partition` in them is the session of the row's local day, ISO. `advice` says what to do; it is empty when passed.
+    `undecided`: not passed, for there was nothing to judge by, which is not known to be wrong.
+    """
+
+    passed: bool
+    numbers: dict[str, int | float | str] = field(default_factory=dict)
+    offending: list[dict[str, Any]] = field(default_factory=list)
+    advice: str = ""
+    undecided: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """What checks look at. `now` is UTC; `files` are the sources at hand, of every kind (see `sources.at_hand`).
+
+    `expired` says by table which times a retention has taken away, `known_gaps` by feed in which times nothing is
+    missed. `tolerance` is how many keys parity forgives. `progress` is told the bytes of payload read since the last
+    call. `limit` bounds the rows in memory.
+    """
+
+    db: QuestDB
+    home: Path
+    now: datetime
+    files: Sequence[Found] = ()
+    tolerance: int = 0
+    expired: Mapping[str, Sequence[Window]] = field(default_factory=dict)
+    known_gaps: Mapping[str, Sequence[Window]] = field(default_factory=dict)
+    progress: Callable[[int], None] = quiet
+    limit: int = IN_MEMORY
+
+
+def session(moment: datetime) -> str:
+    """The partition of a moment (naive UTC): the session of its local day, ISO."""
+    return session_of(to_local(moment).date()).isoformat()
+
+
+def located(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with its partition in front, where it has a moment."""
+    moment = row.get(table.timestamp)
+    return {"partition": session(moment) if moment is not None else "", **row}
+
+
+def verdict(bad: int, numbers: Mapping[str, Any], offending: Iterable[dict[str, Any]], advice: str) -> Finding:
+    """A finding that passes when nothing is bad; rows and advice are then left out."""
+    return Finding(not bad, dict(numbers), list(offending)[:SHOWN] if bad else [], advice if bad else "")
