@@ -22,6 +22,7 @@ from b3_pipeline import ports, services
 from b3_pipeline.credentials import unsafe
 from b3_pipeline.errors import B3Error
 from b3_pipeline.home import Holder
+from b3_pipeline.postgres.dsn import BadDsn, checked, reason
 from b3_pipeline.postgres.server import BINARIES
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.questdb.jar import VERSION as QUESTDB_VERSION
@@ -142,13 +143,17 @@ def _servers(settings: Settings) -> Iterator[Check]:
     except B3Error as error:
         yield Check("QuestDB server", "fail", str(error), "See logs/questdb.log in the home, or B3_QUESTDB_URL.")
     try:
-        with psycopg.connect(engines.postgres_dsn, connect_timeout=5) as connection:
+        with psycopg.connect(checked(engines.postgres_dsn), connect_timeout=5) as connection:
             version = connection.info.server_version // 10_000
         good = version >= 14
         advice = "" if good else "PostgreSQL ≥ 14 is needed."
         yield Check("PostgreSQL server", "ok" if good else "fail", f"PostgreSQL {version}", advice)
+    except BadDsn as error:
+        yield Check("PostgreSQL server", "fail", str(error), "Correct B3_POSTGRES_DSN.")
     except psycopg.Error as error:
-        yield Check("PostgreSQL server", "fail", str(error), "See logs/postgres.log in the home, or B3_POSTGRES_DSN.")
+        yield Check(
+            "PostgreSQL server", "fail", reason(error), "See logs/postgres.log in the home, or B3_POSTGRES_DSN."
+        )
 
 
 def _restarts(settings: Settings) -> Iterator[Check]:

@@ -157,19 +157,29 @@ class Child:
         )
 
     def tail(self, lines: int = 12) -> str:
-        """The last lines that this run of the program wrote."""
-        with self.log.open("rb") as log:
-            log.seek(max(self._log_start, self.log.stat().st_size - 16_384))
-            return "\n".join(log.read().decode("utf-8", "replace").splitlines()[-lines:])
+        """The last lines that this run of the program wrote; none when its log cannot be read."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(self._log_start, os.fstat(log.fileno()).st_size - 16_384))
+                written = log.read()
+        except OSError:  # somebody has cleared it away: what the lines are told for matters more
+            return ""
+        return "\n".join(written.decode("utf-8", "replace").splitlines()[-lines:])
 
     def forget(self) -> None:
-        """Takes the record of an ended child away, and the zombie with it."""
+        """Takes the record of an ended child away, and the zombie with it.
+
+        Raises subprocess.TimeoutExpired for one that even a kill has not ended.
+        """
         self._popen.wait(timeout=10)  # threads of a killed process may outlast what its state says for a moment
         self._record_file.unlink(missing_ok=True)
 
 
 def stop(children: Iterable[Child], timeout_s: float = 20) -> None:
-    """Stops children together: asks politely, waits, then kills whatever is left of them and their descendants."""
+    """Stops children together: asks politely, waits, then kills whatever is left of them and their descendants.
+
+    Raises subprocess.TimeoutExpired for a child that even a kill has not ended.
+    """
     children = list(children)
     _end([child.record for child in children], timeout_s)
     for child in children:

@@ -17,6 +17,7 @@ from b3_pipeline.errors import B3Error
 from b3_pipeline.home import Hold, Holder, HomeBusy, State, hold, require_disk
 from b3_pipeline.ports import require_free
 from b3_pipeline.postgres import server as postgres
+from b3_pipeline.postgres.dsn import checked
 from b3_pipeline.postgres.server import PostgresServer
 from b3_pipeline.processes import Child, Record, find_process
 from b3_pipeline.progress import SILENT, Report
@@ -47,6 +48,7 @@ def engines(settings: Settings, report: Report = SILENT) -> Iterator[Engines]:
     Embedded ones that nobody has started are started here and stopped again at the end. Raises HomeBusy when another
     process has them for itself, and B3Error for all that can go wrong with a start.
     """
+    _require_sound(settings)
     if settings.questdb_url and settings.postgres_dsn:
         yield _known(settings)
         return
@@ -77,6 +79,12 @@ def _known(settings: Settings, holder: Holder | None = None) -> Engines:
 def _embedded_address(settings: Settings, holder: Holder | None) -> Address:
     ports = Ports(holder.port_base if holder else settings.port_base)
     return QuestDBServer(settings.home, ports, settings.questdb_memory).address
+
+
+def _require_sound(settings: Settings) -> None:
+    """Before anybody else reads a DSN, who might quote it. Raises BadDsn."""
+    if settings.postgres_dsn:
+        checked(settings.postgres_dsn.get_secret_value())
 
 
 def _make_ready(settings: Settings, report: Report) -> None:
@@ -172,6 +180,7 @@ def all_services(settings: Settings, report: Report, held: Hold, workspace: Path
 
     The databases are healthy at once; Dagster is after `wait_healthy`. `workspace` is a workspace.yaml of one's own.
     """
+    _require_sound(settings)
     _make_ready(settings, report)
     require_free({"Dagster": settings.ports.dagster})
     with (

@@ -110,11 +110,6 @@ def _midnight(day: date) -> datetime:
         return to_utc(datetime.combine(day, time(1)))
 
 
-def last_session(now: datetime) -> date:
-    """The session of the local date at this moment (UTC when it has no zone), whether or not it has ended."""
-    return session_of(to_local(now).date())
-
-
 def trade_date(local: datetime) -> date:
     """The session that a row or a capture of this local time belongs to (FORMATS §3).
 

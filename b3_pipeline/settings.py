@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
-from pydantic import AwareDatetime, Field, SecretStr
+from pydantic import AwareDatetime, BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -23,6 +24,21 @@ class Ports:
         self.questdb_pg = base + 3
         self.questdb_health = base + 4
         self.metrics = base + 5
+
+
+class KnownGap(BaseModel, extra="forbid"):
+    """Sessions of which a feed has nothing, and why: from `first` to `last`, both included."""
+
+    feed: str
+    first: date
+    last: date
+    why: str
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.last < self.first:
+            raise ValueError("last lies before first")
+        return self
 
 
 class Settings(BaseSettings):
@@ -42,6 +58,7 @@ class Settings(BaseSettings):
     )
     questdb_memory: str = Field(default="2g", pattern=r"^\d+[mg]$", description="Java heap of the embedded QuestDB")
     first_session: date = Field(default=date(2018, 1, 2), description="The first partition; older records have none")
+    known_gaps: list[KnownGap] = Field(default=[], description="Sessions that a feed never had; no check misses them")
     min_free_disk_mb: int = Field(default=1_000, ge=0, description="Below this, nothing is started or loaded")
     now: AwareDatetime | None = Field(default=None, description="Pretend that it is this moment (ISO 8601, with zone)")
 

@@ -6,6 +6,7 @@ signal gets through at any moment.
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -156,7 +157,8 @@ class Supervisor:
     def _crashed(self, kept: _Kept, what: str) -> None:
         """Ends what is left of it, and sets the time of its next start."""
         if kept.server.child:
-            processes.stop([kept.server.child])
+            with suppress(subprocess.TimeoutExpired):  # it hangs in the kernel; the other servers are kept up meanwhile
+                processes.stop([kept.server.child])
             kept.server.child = None
         kept.crashes, kept.deadline = kept.crashes + 1, None
         pause = self._back_off.pause(kept.crashes)

@@ -174,9 +174,15 @@ class Table:
 
 
 def canonical_json(text: str) -> str:
-    """The same document in one layout; the order of the keys is kept, for the legacy contract has it."""
-    document = json.loads(text, parse_int=float)  # an int of 5 000 digits would be refused
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    """The same document in one layout; the order of the keys is kept, for the legacy contract has it.
+
+    A text that is no JSON, or is nested too deeply to be read, stands for itself.
+    """
+    try:
+        document = json.loads(text, parse_int=float)  # an int of 5 000 digits would be refused
+        return json.dumps(document, separators=(",", ":"))
+    except (ValueError, RecursionError):
+        return text
 
 
 ADDED_BY_LOAD = ("ingested_at", "feed", "load_id")
@@ -359,7 +365,7 @@ TABLES: dict[str, Table] = {
                 Column("feed", "SYMBOL", "the feed of its rows"),
                 Column("file", "VARCHAR", "name of the file or archive entry"),
                 Column("sha256", "VARCHAR", "SHA-256 of the payload, hex"),
-                Column("candidates", "LONG", "records in the payload = loaded + rejected + duplicate + absent"),
+                Column("candidates", "LONG", "records accounted for = loaded + rejected + duplicate + absent"),
                 Column("loaded", "LONG", "records written, revised ones included"),
                 Column("rejected", "LONG", "records in quarantine"),
                 Column("duplicate", "LONG", "records that were there already, equal"),
@@ -367,7 +373,11 @@ TABLES: dict[str, Table] = {
                 Column("revised", "LONG", "loaded records that replaced another value: see b3_revisions"),
                 Column("bytes", "LONG", "size of the payload"),
                 Column("seconds", "DOUBLE", "how long the load took"),
-                Column("outcome", "SYMBOL", "started (not finished, or still at it) or loaded"),
+                Column(
+                    "outcome",
+                    "SYMBOL",
+                    "started (a process is at it, or died), partial (not all yet), loaded, rejected",
+                ),
             ),
             ("ts", "load_id"),
             "Ledger of loads: one row for each payload into each table",

@@ -105,6 +105,7 @@ def db(questdb: Address) -> Iterator[QuestDB]:
     with QuestDB(questdb) as client:
         schema.apply(client, lambda: datetime.now(UTC))
         for table in TABLES:
+            client.wait_applied(table)  # a test need not have waited for all that it sent
             if client.scalar(named("select count() from {t}", t=table)):
                 client.execute(f"TRUNCATE TABLE {table}")
                 client.wait_applied(table)

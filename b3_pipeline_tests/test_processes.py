@@ -100,6 +100,14 @@ def test_the_end_of_the_log_is_of_this_run_only(tmp_path: Path, start) -> None:
     assert child.log.read_text() == "of yesterday\nof today\n"
 
 
+def test_a_child_without_its_log_is_reported_all_the_same(start) -> None:
+    child = start("raise SystemExit('no such volume')")
+    until(lambda: not child.alive)
+    child.log.unlink()
+    assert child.tail() == ""
+    assert "server ended with code 1" in str(child.died())
+
+
 def test_a_log_over_the_limit_is_set_aside(tmp_path: Path, start) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "server.log").write_bytes(b"x" * (LOG_LIMIT + 1))

@@ -49,12 +49,6 @@ def test_a_days_session_is_the_day_itself_or_the_one_before_it(day: date) -> Non
     assert not any(sessions.is_session(each) for each in between)
 
 
-def test_the_last_session_is_that_of_the_local_date() -> None:
-    assert sessions.last_session(datetime(2025, 1, 8, 2, 30, tzinfo=UTC)) == date(2025, 1, 7)  # 23:30 in Brasília
-    assert sessions.last_session(datetime(2025, 1, 8, 3, 0, tzinfo=UTC)) == date(2025, 1, 8)
-    assert sessions.last_session(datetime(2025, 1, 5, 12, 0, tzinfo=UTC)) == date(2025, 1, 3)
-
-
 @pytest.mark.parametrize(
     ("local", "utc"),
     [

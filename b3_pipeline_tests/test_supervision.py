@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -106,6 +107,29 @@ def test_a_server_that_crashed_is_started_again_after_its_pause_and_counts_once_
     log = (watched.home / "logs" / "restarts.log").read_text()
     assert "ended with code -9" in log
     assert "at work" in log
+
+
+def test_a_crash_whose_log_is_gone_is_a_crash_like_any_other(watched: Watched) -> None:
+    watched.kill()
+    watched.child.log.unlink()
+    watched.look()
+    watched.look(after=1.1)
+    assert watched.child.alive
+
+
+def test_a_server_that_cannot_be_put_away_does_not_end_the_supervision(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hangs(_child: Child) -> None:
+        raise subprocess.TimeoutExpired("server", 10)
+
+    watched.kill()
+    with monkeypatch.context() as patched:
+        patched.setattr(Child, "forget", hangs)
+        watched.look()
+    assert "started again in 1 s" in watched.said[0]
+    watched.look(after=1.1)
+    assert watched.child.alive
 
 
 def test_after_some_crashes_in_a_row_people_are_told_what_to_do_and_it_goes_on_trying(watched: Watched) -> None:

@@ -106,6 +106,7 @@ def _proving(legacy: Path | None, tolerance: int, *, show: bool) -> Iterator[_Pr
     from b3_pipeline.loading.load import Loader
     from b3_pipeline.progress import SILENT, ConsoleReport
     from b3_pipeline.quality.finding import Context
+    from b3_pipeline.quality.gaps import known_gaps
     from b3_pipeline.quality.sources import at_hand
     from b3_pipeline.questdb.client import QuestDB
     from b3_pipeline.services import engines
@@ -121,7 +122,8 @@ def _proving(legacy: Path | None, tolerance: int, *, show: bool) -> Iterator[_Pr
         bar,
     ):
         task = bar.add_task("Checking", total=None)
-        context = Context(db, settings.home, settings.clock(), files, tolerance)
+        gaps = known_gaps(settings.known_gaps)
+        context = Context(db, settings.home, settings.clock(), files, tolerance, known_gaps=gaps)
         context = replace(context, progress=lambda done: bar.advance(task, done))
         loader = Loader(db, settings.home, settings.clock, "b3 validate --repair", context.progress, again=True)
         yield _Proving(context, loader, bar, task)

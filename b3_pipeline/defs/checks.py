@@ -7,7 +7,6 @@ import dagster as dg
 
 from b3_pipeline.defs.partitions import keys_of, window_of
 from b3_pipeline.defs.resources import Inputs, Store
-from b3_pipeline.errors import B3Error
 from b3_pipeline.quality.checks import Check, Finding, checks_of
 from b3_pipeline.tables import TABLES, Table
 
@@ -31,11 +30,7 @@ def table_checks(table: Table) -> dg.AssetChecksDefinition:
         wanted = {key.name for key in context.selected_asset_check_keys}
         with store.quality(config) as looked_at:
             for check in (c for c in checks.values() if c.name in wanted):
-                try:
-                    finding = check.run(looked_at, window_of(keys))
-                except B3Error as error:  # one that cannot be made must not hide what the others find
-                    finding = Finding(passed=False, numbers={}, offending=[], advice=str(error))
-                yield _result(check, finding, keys)
+                yield _result(check, check.finding(looked_at, window_of(keys)), keys)
 
     return check_table
 

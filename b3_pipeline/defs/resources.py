@@ -12,6 +12,7 @@ from b3_pipeline.loading.load import Loader, quiet
 from b3_pipeline.loading.payloads import Found, payload, survey
 from b3_pipeline.parsing.kinds import REPORT, Kind
 from b3_pipeline.quality.finding import Context
+from b3_pipeline.quality.gaps import known_gaps
 from b3_pipeline.quality.sources import at_hand
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sessions import ALWAYS, Window
@@ -57,7 +58,8 @@ class Store:
         folder = inputs.legacy_dir or self.settings.legacy_dir
         with self._database() as db:
             files = at_hand(Path(folder) if folder else None, self.settings.home)
-            yield Context(db, self.settings.home, self.settings.clock(), files)
+            gaps = known_gaps(self.settings.known_gaps)
+            yield Context(db, self.settings.home, self.settings.clock(), files, known_gaps=gaps)
 
     @contextmanager
     def _database(self) -> Iterator[QuestDB]:

@@ -17,6 +17,7 @@ from b3_pipeline.defs.resources import Store
 from b3_pipeline.defs.tables import DESCRIBED
 from b3_pipeline.defs.zombies import close_zombies, command_tags
 from b3_pipeline.errors import B3Error
+from b3_pipeline.postgres.dsn import checked, reason
 from b3_pipeline.services import Engines
 
 _RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
@@ -26,9 +27,9 @@ _RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_r
 def home_instance(store: Store, servers: Engines) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of the home, its storage in the home's PostgreSQL."""
     try:
-        psycopg.connect(servers.postgres_dsn, connect_timeout=10).close()
+        psycopg.connect(checked(servers.postgres_dsn), connect_timeout=10).close()
     except psycopg.Error as error:  # asked here, for Dagster would ask for a long time, and show the password
-        raise B3Error(f"PostgreSQL does not answer: {error}. Is B3_POSTGRES_DSN right?") from None
+        raise B3Error(f"PostgreSQL does not answer: {reason(error)}. Is B3_POSTGRES_DSN right?") from None
     env = environment(store.settings, servers.postgres_dsn)
     os.environ.update(env)  # the instance's configuration names variables, so that no file holds the password
     with dg.DagsterInstance.from_config(env["DAGSTER_HOME"]) as instance:

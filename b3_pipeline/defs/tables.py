@@ -120,7 +120,7 @@ def _rows(db: QuestDB, table: Table) -> dict:
 
 
 def _loaded(loader: Loader, table: Table, reports: Sequence[LoadReport]) -> dict:
-    seconds = sum(r.load.seconds for r in reports if r.load and r.outcome == "loaded")
+    seconds = sum(r.load.seconds for r in reports if r.load and r.outcome in ("loaded", "partial"))
     counts = totals(reports)
     speed = {"seconds": seconds, "records_per_second": round(counts["candidates"] / seconds)} if seconds else {}
     return {**_rows(loader.db, table), **counts, **speed}
@@ -137,13 +137,13 @@ def _sessions(loader: Loader, table: Table, reports: Sequence[LoadReport], keys:
         (keys[0], keys[-1]) if keys else (SESSIONS.get_first_partition_key(), SESSIONS.get_last_partition_key())
     )
     return {
-        session: _session(counts, files, mine)
+        session: _session(counts, files)
         for session, counts in counted.items()
         if str(first) <= session <= str(last) and (keys or mine & {c.load_id for c in counts})
     }
 
 
-def _session(counts: Sequence[Count], files: dict[int, str], mine: set[int]) -> dict:
+def _session(counts: Sequence[Count], files: dict[int, str]) -> dict:
     records = [
         dg.TableRecord({"file": files.get(c.load_id, "?"), "feed": c.feed, "load_id": c.load_id, "rows": c.rows})
         for c in counts
@@ -151,7 +151,6 @@ def _session(counts: Sequence[Count], files: dict[int, str], mine: set[int]) -> 
     columns = [dg.TableColumn(c, "float" if c in ("load_id", "rows") else "string") for c in records[0].data]
     return {
         "dagster/partition_row_count": sum(c.rows for c in counts),
-        "rows_of_this_run": sum(c.rows for c in counts if c.load_id in mine),
         "newest": dg.MetadataValue.text(f"{max(c.newest for c in counts).isoformat()}Z"),
         "loads": dg.MetadataValue.table(records, dg.TableSchema(columns)),
     }

@@ -45,13 +45,14 @@ def _key_numbers(rows: pa.Table, keys: Sequence[str]) -> np.ndarray:
 
 
 def _digits(column: Any) -> tuple[np.ndarray, int]:
-    """Numbers from 0, equal exactly when the values are, and what all of them are below."""
-    if pa.types.is_timestamp(column.type) and len(column):
+    """Numbers from 0, equal exactly when the values are (a null is one), and what all of them are below."""
+    if pa.types.is_timestamp(column.type) and len(column) and not column.null_count:
         moments = column.cast(pa.int64()).to_numpy()
         first = int(moments.min())
         return moments - first, int(moments.max()) - first + 1
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int64), max(len(encoded.dictionary), 1)
+    null = len(encoded.dictionary)
+    return encoded.indices.fill_null(null).to_numpy().astype(np.int64), null + 1
 
 
 def _renumbered(numbers: np.ndarray) -> tuple[np.ndarray, int]:

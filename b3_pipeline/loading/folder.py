@@ -27,10 +27,10 @@ def load_all(loader: Loader, payloads: Iterable[Payload], table: Table) -> list[
         if table.name in payload.kind.tables:
             try:
                 report = loader.load(payload, table, claimed)
+                if report.outcome in ("loaded", "unchanged", "partial"):
+                    keep(payload, loader.home)
             except (OSError, PayloadChanged, LoadError) as error:
                 report = LoadReport(payload, None, "failed", str(error))
-            if report.outcome in ("loaded", "unchanged", "partial"):
-                keep(payload, loader.home)
             if report.load is not None:
                 claimed.add(report.load.load_id)
             reports.append(report)
@@ -59,9 +59,9 @@ class Account:
     def _outcome(self, file: Found) -> dict[str, Any]:
         mine = [r for r in self.reports if r.payload.name == file.name]
         outcome, reason = file.outcome, file.reason
-        for bad in ("failed", "rejected"):
-            if worst := next((r for r in mine if r.outcome == bad), None):
-                outcome, reason = bad, worst.reason
+        for unfinished in ("failed", "rejected", "partial"):
+            if worst := next((r for r in mine if r.outcome == unfinished), None):
+                outcome, reason = unfinished, worst.reason
                 break
         else:
             if mine and not totals(mine)["candidates"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from pathlib import Path
 
@@ -27,12 +28,23 @@ def keep(given: Payload, home: Path) -> None:
         if before.sha256 == given.sha256:
             return
         place.replace(place.with_stem(f"{place.stem}-{before.sha256[:16]}"))
-    part = place.with_name(f"{place.name}.part")
-    with given.raw() as source, part.open("wb") as target:
-        shutil.copyfileobj(source, target)
-        target.flush()
-        os.fsync(target.fileno())
-    part.replace(place)
+    copy(given, place)
+
+
+def copy(given: Payload, place: Path) -> None:
+    """Puts a copy of a payload's bytes in place, whole and safe, whoever else does the same at that moment.
+
+    Raises PayloadChanged when they changed; what is at the place then stays.
+    """
+    draft = place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with given.raw() as source, draft.open("xb") as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        draft.replace(place)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def kept(home: Path) -> list[Found]:

@@ -17,7 +17,11 @@ COUNTS = ("candidates", "loaded", "rejected", "duplicate", "absent")
 
 @dataclass(frozen=True)
 class Load:
-    """A row of `b3_loads`. `candidates == loaded + rejected + duplicate + absent`, always; `ts` is UTC, naive."""
+    """A row of `b3_loads`. `candidates == loaded + rejected + duplicate + absent`, always; `ts` is UTC, naive.
+
+    `outcome` is started (a process is at it, or died in it), partial (records outside its window are still open, and in
+    none of the counts), loaded, or rejected (the payload as a whole).
+    """
 
     ts: datetime
     load_id: int
@@ -64,11 +68,11 @@ class Ledger:
         return [Load(*row) for row in rows]
 
     def newest(self, file: str, table: str, feed: str) -> Load | None:
-        """The newest load of a file of this name into this table that came to its end."""
+        """The newest load of a file of this name into this table that may have stored rows."""
         rows = self.db.query(
             named(
-                "select {columns} from b3_loads where file = %s and table_name = %s and feed = %s and outcome = 'loaded' "
-                "order by load_id desc limit 1",
+                "select {columns} from b3_loads where file = %s and table_name = %s and feed = %s "
+                "and outcome != 'rejected' order by load_id desc limit 1",
                 columns=[f.name for f in fields(Load)],
             ),
             file,

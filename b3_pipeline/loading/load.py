@@ -29,6 +29,8 @@ from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.sessions import ALWAYS, Window
 from b3_pipeline.tables import TABLES, Table
 
+#: In which no record lies: all are judged, and none is written.
+_NEVER = Window(end=ALWAYS.bounds()[0])
 #: Conflicting repeats whose lines are fetched again in one reading of the file.
 _CONFLICTS_AT_ONCE = 100_000
 
@@ -91,9 +93,9 @@ class Loader:
         """
         (self.home / "locks").mkdir(parents=True, exist_ok=True)
         with FileLock(self.home / "locks" / f"{table.name}.lock"):
+            self.db.forget_imports(table.name)
             self.db.wait_applied(table.name)  # what does not show yet could not be compared
             shutil.rmtree(self.spool(table), ignore_errors=True)  # of a load that was killed
-            self.db.forget_imports(table.name)
             earlier = self._earlier(payload, table, claimed)
             if earlier is not None and earlier.outcome == "loaded" and not self.again and self._stands(earlier):
                 self.progress(payload.size)
@@ -136,6 +138,7 @@ class _Attempt:
         self.announced = False
         self.candidates = self.absent = self.repeated = 0
         self.conflicts: list[pa.Table] = []
+        self.foreseen: dict[str, int] = {}  # counts, known before the first row is written
         self.ignored: tuple[str, ...] = ()  # columns of the source that nothing uses
 
     def _new_load(self) -> Load:
@@ -155,6 +158,8 @@ class _Attempt:
         started = time.monotonic()
         rejects = self._rejects()
         try:
+            if self.resumed is None and not self.table.has_feed:
+                self.foreseen = self._judged().counts_when_all_is_written()
             self._read_and_write(rejects)
             self._close_accounts(rejects)
         except FileRejected as error:
@@ -201,20 +206,32 @@ class _Attempt:
     def _announce(self) -> None:
         """A new load is in the ledger before its first row is: so a crash leaves no row of an unknown load.
 
-        Where rows do not name their load, what it brought is noted down now: afterwards nothing else could tell.
+        Where rows do not name their load, what it brings is noted down now: afterwards nothing else could tell.
         """
         if self.resumed is None and not self.announced:
-            counts = {} if self.table.has_feed else self._counts()
-            self.loader.ledger.write(replace(self.load, **counts))
+            self.loader.ledger.write(replace(self.load, **self.foreseen))
         self.announced = True
 
     def _counts(self) -> dict[str, int]:
-        """What the load counts, as far as it is. Records that neither stand nor are written count as rejected."""
-        if self.resumed and self.resumed.candidates and not self.table.has_feed:
-            return self.resumed.counts
-        counted = {"loaded": self.writer.loaded, "duplicate": self.duplicate, "absent": self.absent}
-        rejected = self.candidates - sum(counted.values())
-        return {"candidates": self.candidates, "rejected": rejected, **counted}
+        """What the load counts: the records that are still open are in none of the counts.
+
+        A load that died, of a table whose rows do not name theirs, has brought what it foresaw: the rows that it wrote
+        then look like duplicates now.
+        """
+        now = self._account(self.candidates - self.writer.outside, self.writer.loaded)
+        died = self.resumed if self.resumed and self.resumed.outcome == "started" else None
+        if died and died.candidates and not self.table.has_feed and died.rejected == now["rejected"]:
+            return died.counts
+        return now
+
+    def counts_when_all_is_written(self) -> dict[str, int]:
+        """What the load will count when the records that are still open are written, too."""
+        return self._account(self.candidates, self.writer.loaded + self.writer.outside)
+
+    def _account(self, candidates: int, loaded: int) -> dict[str, int]:
+        """The five counts. Records that neither stand nor are written count as rejected."""
+        counted = {"loaded": loaded, "duplicate": self.duplicate, "absent": self.absent}
+        return {"candidates": candidates, "rejected": candidates - sum(counted.values()), **counted}
 
     def _add_conflicts(self, rejects: LoadRejects) -> None:
         """Puts conflicting records into quarantine. A CSV record leads to its text by its line, read again for it."""
@@ -273,44 +290,62 @@ class _Attempt:
 
     def _finish(self, rejects: LoadRejects, seconds: float) -> LoadReport:
         surplus = self.writer.prove()
+        if rejects.count:
+            self._announce()  # they are kept under its id
         rejects.keep()
-        if surplus:
-            self._read_once_more()
-        if left := self.writer.outside:
-            self._announce()  # its rejects are kept under its id
-            load = replace(self.load, **dict.fromkeys(COUNTS, 0)) if self.resumed is None else self.load
-            return LoadReport(self.payload, load, "partial", f"{left} records are of sessions that were not asked for")
+        if surplus or (self.writer.written and not self.table.has_feed):
+            self._require_all_written()
         done = replace(
             self.load,
             **self._counts(),
             revised=self.writer.revised(resumed=self.resumed is not None),
             seconds=round(seconds, 3),
-            outcome="loaded",
+            outcome="partial" if self.writer.outside else "loaded",
         )
-        stood = self.resumed if self.resumed and self.resumed.outcome == "loaded" else None
-        if stood and not self.writer.written and done.counts == stood.counts:
+        stood = self.resumed if self.resumed and self._is_still(self.resumed, done) else None
+        if stood and stood.outcome == "loaded":
             return LoadReport(self.payload, stood, "unchanged")
-        self.loader.ledger.write(done)
-        return LoadReport(self.payload, done, "loaded", self._remarks(surplus))
+        if stood is None:
+            self.loader.ledger.write(done)
+        return LoadReport(self.payload, stood or done, done.outcome, self._remarks(surplus))
 
-    def _read_once_more(self) -> None:
-        """Proves that all rows are there where a count cannot: rows that are too many could hide some that are missing.
+    def _is_still(self, before: Load, done: Load) -> bool:
+        """Whether the load stands in the ledger as it is.
 
-        They are there when an earlier attempt read the payload otherwise than this release does.
+        Where rows do not name their load, its own look like duplicates: which of the two they are, the ledger knows.
         """
-        again = _Attempt(replace(self.loader, progress=quiet), self.payload, self.table, self.load)
-        rejects = again._rejects()
+        told = COUNTS if self.table.has_feed else ("candidates", "rejected", "absent")
+        same = all(getattr(before, name) == getattr(done, name) for name in told)
+        return same and before.outcome == done.outcome and not self.writer.written
+
+    def _require_all_written(self) -> None:
+        """Proves that all rows are there where a count cannot.
+
+        In a table whose rows name their load some may be too many, of an earlier attempt that read the payload
+        otherwise than this release does, and hide that others are missing. Raises LoadError.
+        """
+        if self._judged().writer.outside > self.writer.outside:
+            self.loader.db.close()  # a connection that still writes to a dropped table of this name would do so again
+            raise LoadError(
+                f"{self.load.file} → {self.table.name}: rows that were written are not there. "
+                "Run the command again; if it stays so, look into QuestDB's log."
+            )
+
+    def _judged(self) -> _Attempt:
+        """Another reading of the payload, which writes nothing: what is not stored is all left open."""
+        loader = replace(self.loader, progress=quiet, window=_NEVER)
+        judged = _Attempt(loader, self.payload, self.table, self.load)
+        rejects = judged._rejects()
         try:
-            again._read_and_write(rejects)
+            judged._read_and_write(rejects)
         finally:
             rejects.drop()
-        if again.writer.written:
-            raise LoadError(
-                f"{self.load.file} → {self.table.name}: rows were missing again at once; see QuestDB's log."
-            )
+        return judged
 
     def _remarks(self, surplus: int) -> str | None:
         remarks = [f"columns that nothing uses: {', '.join(self.ignored)}"] if self.ignored else []
+        if left := self.writer.outside:
+            remarks.append(f"{left} records are of sessions that were not asked for")
         if surplus:
             remarks.append(f"{surplus} rows of this load are from an earlier reading and no longer in the file")
         return "; ".join(remarks) or None

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,11 +15,14 @@ from typing import IO, Any
 
 from b3_pipeline.credentials import write_private
 from b3_pipeline.errors import B3Error
+from b3_pipeline.loading.kept import copy
 from b3_pipeline.loading.payloads import Payload
 from b3_pipeline.parsing.csv_rows import open_rows
 from b3_pipeline.parsing.kinds import LEGACY_KINDS
 from b3_pipeline.parsing.records import Reject
 
+#: What the name of a correction begins with.
+PREFIX = "replay:"
 #: Kinds whose records can be corrected and replayed, by name; the others are given anew by whoever made them.
 _KINDS = {kind.name for kind in LEGACY_KINDS}
 
@@ -54,11 +56,19 @@ class Entry:
     def key(self) -> str:
         """The same for the same record wherever it is rejected again: in a file that grew, or under a second name.
 
-        A record of a document is known by the document, for its text may stand in others too.
+        A record of a document is known by the document, for its text may stand in others too; a line of a correction
+        by the correction, for its lines are counted anew.
         """
-        place = self.sha256 if self.line is None else self.line
+        place = self.line
+        if self.line is None or self.file.startswith(PREFIX):
+            place = self.sha256 if self.line is None else [self.sha256, self.line]
         what = json.dumps([self.table, self.feed, place, self.column, self.record, self.text])
         return hashlib.sha256(what.encode()).hexdigest()
+
+    @property
+    def load_id(self) -> int:
+        """The load that rejected it."""
+        return int(self.id.rpartition("-")[0])
 
     def listed(self) -> dict[str, Any]:
         """The entry as `b3 quarantine list --json` shows it."""
@@ -138,10 +148,7 @@ class Quarantine:
         kept = self.folder / "files" / f"{payload.sha256[:16]}-{Path(payload.name).name}"
         kept.parent.mkdir(parents=True, exist_ok=True)
         if not kept.exists():
-            part = kept.with_name(f"{kept.name}.part")
-            with payload.raw() as source, part.open("wb") as target:
-                shutil.copyfileobj(source, target)
-            part.replace(kept)
+            copy(payload, kept)
         return kept
 
 

@@ -20,15 +20,15 @@ import pyarrow as pa
 from b3_pipeline.credentials import write_private
 from b3_pipeline.errors import UsageError
 from b3_pipeline.loading.folder import load_all
+from b3_pipeline.loading.ledger import Load
 from b3_pipeline.loading.load import Loader, LoadReport
 from b3_pipeline.loading.payloads import Found, Payload
-from b3_pipeline.loading.quarantine import Entry, Quarantine
+from b3_pipeline.loading.quarantine import PREFIX, Entry, Quarantine
 from b3_pipeline.parsing.json_text import Array, Object, decode, text_of
 from b3_pipeline.parsing.kinds import LEGACY_KINDS, Kind, Parsing
 from b3_pipeline.parsing.records import COLUMN, LINE, Chunk, Chunks, FileRejected, empty_records
 from b3_pipeline.tables import TABLES, Table
 
-PREFIX = "replay:"
 FIELDS = ("ids", "file", "line", "wrong", "header", "original", "corrected")
 _FOLDER = "quarantine/corrections"
 _EXPORT_AGAIN = "Export again, and correct the new file."
@@ -270,36 +270,75 @@ def replay(loader: Loader, correction: Correction) -> list[LoadReport]:
     for name in correction.payload.kind.tables:
         [report] = load_all(loader, [correction.payload], TABLES[name])
         if report.outcome in ("loaded", "unchanged"):
-            mine = [entry for entry in correction.entries if entry.table == name]
-            loader.quarantine.mark_replayed(mine, report.counted.load_id)
+            loader.quarantine.mark_replayed(_taken_over(correction, report.counted), report.counted.load_id)
         reports.append(report)
     return reports
 
 
+def _taken_over(correction: Correction, load: Load) -> list[Entry]:
+    """The entries that a load of their correction has loaded, or rejected anew as its own.
+
+    A load that is older than an entry and has rejects is known, and has not loaded it: the text is the one from before.
+    """
+    mine = [entry for entry in correction.entries if entry.table == load.table_name]
+    return [entry for entry in mine if not load.rejected or entry.load_id < load.load_id]
+
+
 def _keep(correction: Correction, home: Path) -> None:
-    """Keeps a correction in the home: parity asks for what every stored record came from."""
-    content = correction.payload
+    """Keeps a correction in the home, once: parity asks for what every stored record came from.
+
+    `of` is the SHA-256 of the file that was corrected, `number` its place among the corrections of the home.
+    """
+    content, folder = correction.payload, home / _FOLDER
+    place = folder / f"{content.sha256}.json"
+    if place.exists():
+        return
     assert content.data is not None, "corrections are made in memory"
     kept = {
         "name": content.name,
         "kind": content.kind.name,
         "sha256": content.sha256,
+        "of": _origin(correction.entries[0].sha256, folder),
+        "number": len(list(folder.glob("*.json"))) + 1,
         "records": correction.records,
         "text": content.data.decode(),
     }
-    folder = home / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    write_private(folder / f"{content.sha256}.json", json.dumps(kept, ensure_ascii=False, indent=1))
+    write_private(place, json.dumps(kept, ensure_ascii=False, indent=1))
 
 
-def kept_corrections(home: Path) -> list[Found]:
-    """Every correction that was replayed in a home, as the payload that it was, under the kind that it was made for."""
-    found = []
-    for path in sorted((home / _FOLDER).glob("*.json")):
-        given = json.loads(path.read_text("utf-8"))
-        kind = next(k for k in LEGACY_KINDS if k.name == given["kind"])
-        records, data = given["records"], given["text"].encode()
-        reader = kind if records is None else _only(kind, {int(line): names for line, names in records.items()})
-        content = Payload(given["name"], path, reader, given["sha256"], len(data), data)
-        found.append(Found(content.name, kind, content))
-    return found
+def _origin(sha256: str, folder: Path) -> str:
+    """The file that a correction, or a correction of one, is about: its SHA-256."""
+    corrected = folder / f"{sha256}.json"
+    return json.loads(corrected.read_text("utf-8")).get("of", sha256) if corrected.exists() else sha256
+
+
+def with_corrections(files: Sequence[Found], home: Path) -> list[Found]:
+    """The files with every correction that was replayed in the home, each as the payload that it was.
+
+    Among each other corrections keep their order. Those of a file that is still what it was follow it; those of one that
+    has changed since, or is gone, come before all: what a person corrected in the file itself is newer.
+    """
+    unchanged = {file.payload.sha256 for file in files if file.payload}
+    kept = sorted(map(_kept, (home / _FOLDER).glob("*.json")), key=lambda k: (k.number, k.found.name))
+    early = [correction.found for correction in kept if correction.of not in unchanged]
+    return [*early, *files, *(correction.found for correction in kept if correction.of in unchanged)]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A correction as it is kept, under the kind that it was made for; see `_keep`."""
+
+    found: Found
+    of: str
+    number: int
+
+
+def _kept(path: Path) -> _Kept:
+    given = json.loads(path.read_text("utf-8"))
+    kind = next(k for k in LEGACY_KINDS if k.name == given["kind"])
+    records, data = given["records"], given["text"].encode()
+    reader = kind if records is None else _only(kind, {int(line): names for line, names in records.items()})
+    content = Payload(given["name"], path, reader, given["sha256"], len(data), data)
+    # those of an early release do not say what they are of
+    return _Kept(Found(content.name, kind, content), given.get("of", ""), given.get("number", 0))

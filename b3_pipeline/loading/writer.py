@@ -104,6 +104,7 @@ class Writer:
         """Waits until the rows show and counts them. Returns how many more bear this load's id than its records say.
 
         There can be more only when an earlier attempt read the payload otherwise. Raises LoadError when there are less.
+        Rows that do not name their load cannot be counted: the caller has to compare them.
         """
         self.db.wait_applied(self.table.name)
         if not self.table.has_feed:
@@ -194,6 +195,8 @@ class Writer:
     def _were_ours(self, contested: pa.Table) -> np.ndarray:
         """Which records a later load found stored with our value and revised: the ledger of revisions has them."""
         keys = self._row_keys(contested)
+        if keys:
+            self.db.wait_applied(REVISIONS.name)
         found: set[tuple[str, str, str | None]] = set()
         for start in range(0, len(keys), _BOUND_AT_ONCE):
             some = keys[start : start + _BOUND_AT_ONCE]

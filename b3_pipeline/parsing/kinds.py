@@ -36,7 +36,9 @@ class Kind:
     parse: Callable[[BinaryIO, Table], Parsing]
     whole: bool = False  # read into memory as one; otherwise streamed, at any size
     limit: int = 8 << 20  # bytes that one that is read whole may have; a capture has 2 KB, a settlement report 70 KB
-    secret: str | None = None  # the member of its records that nobody may see: sealed before anything reads the payload
+    # The member of its records that nobody may see; "": none, but tokens may stand in any text. Where it is not None,
+    # a payload is sealed before anything reads it.
+    secret: str | None = None
     history: str | None = None  # pattern of older ones in `historico/`
     moment: Callable[[bytes], datetime | None] | None = None  # when one was captured, naive UTC
 
@@ -53,7 +55,7 @@ def _document(parser: Callable[[BinaryIO, Table], Chunks]) -> Callable[[BinaryIO
     return lambda stream, table: Parsing(parser(stream, table))
 
 
-def _list(file: str, what: str, table: str, limit: int = 8 << 20, secret: str | None = None) -> Kind:
+def _list(file: str, what: str, table: str, limit: int = 8 << 20, secret: str = "") -> Kind:
     def parse(stream: BinaryIO, table: Table) -> Parsing:
         document = read_list(stream)
         return Parsing(parse_list(document, table), unused(document, table))

@@ -14,6 +14,7 @@ import psycopg
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from b3_pipeline.errors import B3Error
+from b3_pipeline.postgres.dsn import checked, reason
 
 _DDL: tuple[LiteralString, ...] = (
     # IF NOT EXISTS is none for two transactions at once: they wait for one another here
@@ -94,16 +95,16 @@ def open_vault(dsn: str, keys: Callable[[], Sequence[str]], *, alone: bool = Fal
     """The vault of a database, made when there is none.
 
     `keys` is asked once nobody who is `alone` with the vault, in order to change keys, can take one away meanwhile.
-    Raises VaultError when PostgreSQL does not answer or refuses.
+    Raises VaultError when PostgreSQL does not answer or refuses, BadDsn when nobody can ask it.
     """
     try:
-        with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as db:
+        with psycopg.connect(checked(dsn), autocommit=True, connect_timeout=10) as db:
             with db.transaction():
                 for statement in _DDL:
                     db.execute(statement)
             db.execute(_ALONE if alone else _TOGETHER)  # until the connection ends
             yield Vault(db, keys())
     except psycopg.OperationalError as error:
-        raise VaultError(f"PostgreSQL does not answer: {error}. Is B3_POSTGRES_DSN right?") from None
+        raise VaultError(f"PostgreSQL does not answer: {reason(error)}. Is B3_POSTGRES_DSN right?") from None
     except psycopg.Error as error:
-        raise VaultError(f"PostgreSQL refused to keep secrets: {error}. May this user make a schema?") from None
+        raise VaultError(f"PostgreSQL refused to keep secrets: {reason(error)}. May this user make a schema?") from None

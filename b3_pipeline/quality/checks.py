@@ -12,14 +12,14 @@ import numpy as np
 
 from b3_pipeline.quality import accounts, bounds
 from b3_pipeline.quality.documents import CAPTURES
-from b3_pipeline.quality.finding import SHOWN, Context, Finding, located, verdict
+from b3_pipeline.quality.finding import SHOWN, Context, Finding, located, reason_of, verdict
 from b3_pipeline.quality.parity import Parity, compare, parity, stored_rows
 from b3_pipeline.quality.rebuild import rebuild
 from b3_pipeline.quality.sources import feeds_of
 from b3_pipeline.quality.stored import during, grouped, local_days, of_feed, repeated_keys, stretches
 from b3_pipeline.questdb import schema
 from b3_pipeline.questdb.client import QuestDBError, named
-from b3_pipeline.sessions import Window, session_before, session_of, sessions_of, to_local, window
+from b3_pipeline.sessions import ALWAYS, Window, session_before, session_of, sessions_of, to_local, window
 from b3_pipeline.tables import LEDGERS, Table
 
 __all__ = ["Check", "Context", "Finding", "checks_of", "parity_check"]
@@ -34,7 +34,8 @@ class Check:
     """One question about one table. `blocking`: what follows would be wrong, so it must not follow.
 
     `run(context, window)` looks at the rows of a window (`ALWAYS`: at all of them); the questions about the table as a
-    whole (schema, wal) do not mind it. It raises QuestDBError when the server is away or refuses.
+    whole (schema, wal) do not mind it. It raises QuestDBError when the server is away or refuses. `finding` is the same,
+    and a check that could not be made has not passed.
     """
 
     name: str
@@ -43,6 +44,12 @@ class Check:
     severity: Literal["ERROR", "WARN"]
     blocking: bool
     run: Look
+
+    def finding(self, context: Context, window: Window) -> Finding:
+        try:
+            return self.run(context, window)
+        except Exception as error:  # one that fails must not hide what the others find
+            return Finding(passed=False, advice=reason_of(error))
 
 
 def checks_of(table: Table) -> tuple[Check, ...]:
@@ -203,7 +210,13 @@ def _rules(found: list[tuple[int, list[dict[str, Any]]]], advice: str) -> Findin
 
 
 def _parity(result: Parity, tolerance: int) -> Finding:
-    numbers = {**result.numbers, "sources": len(result.read), "unreadable": len(result.unreadable)}
+    numbers: dict[str, int | str] = {
+        **result.numbers,
+        "sources": len(result.read),
+        "unreadable": len(result.unreadable),
+    }
+    if result.unreadable:
+        numbers["unreadable_files"] = "; ".join(result.unreadable)
     problems = ("missing", "extra", "different")
     shown = _in_turn([[row for row in result.offending if row["problem"] == problem] for problem in problems])
     found = verdict(not result.holds(tolerance), numbers, shown, _parity_advice(result))
@@ -217,18 +230,22 @@ def _parity_advice(result: Parity) -> str:
             f"{result.table_keys} rows of {result.feed} and no source to judge them by{unreadable}: give the legacy folder "
             "(`b3 validate --legacy DIR`, B3_LEGACY_DIR), load a report once more with `b3 settlements FILE.zip`."
         )
+    unread = f"Not all could be read ({'; '.join(result.unreadable)}): mend these files. " if result.unaccounted else ""
     return (
-        "`b3 validate --repair` loads again what is missing or different, and takes out of closed partitions what no "
+        f"{unread}`b3 validate --repair` loads again what is missing or different, and takes out of closed partitions what no "
         "source has (kept as a Parquet file)."
     )
 
 
 def _gaps(table: Table, context: Context, within: Window) -> Finding:
-    days: dict[str, list[date]] = {}
+    firsts = {feed: to_local(first).date() for feed, (first, _last) in _feed_spans(context, table, ALWAYS).items()}
+    days: dict[str, list[date]] = {feed: [] for feed in firsts}
     for feed, day, _rows in local_days(context.db, table, within):
         days.setdefault(feed, []).append(day)
     missing = [
-        (feed, day) for feed, there in days.items() for day in _missing_sessions(context, table, feed, there, within)
+        (feed, day)
+        for feed, first in firsts.items()
+        for day in _missing_sessions(context, table, feed, first, days[feed], within)
     ]
     numbers = {"feeds": len(days), "missing_sessions": len(missing)}
     return verdict(
@@ -239,12 +256,14 @@ def _gaps(table: Table, context: Context, within: Window) -> Finding:
     )
 
 
-def _missing_sessions(context: Context, table: Table, feed: str, there: list[date], within: Window) -> list[date]:
-    """Sessions without a row, from the feed's first to the last one before now, but for ranges that are known."""
+def _missing_sessions(
+    context: Context, table: Table, feed: str, first: date, there: list[date], within: Window
+) -> list[date]:
+    """Sessions without a row, from the feed's first day to the last session before now, but for ranges that are known."""
     last = session_before(to_local(context.now).date())
     if within.end is not None:
         last = min(last, to_local(within.end - timedelta(microseconds=1)).date())
-    first = session_of(min(there))
+    first = session_of(first if within.start is None else max(first, to_local(within.start).date()))
     days = np.arange(np.datetime64(first), np.datetime64(last) + np.timedelta64(1, "D"))
     sessions = np.unique(sessions_of(days)) if len(days) else days
     known = (*context.known_gaps.get(feed, ()), *context.expired.get(table.name, ()))
@@ -320,12 +339,14 @@ def _identity(_table: Table, context: Context, within: Window) -> Finding:
     quarantine = list(accounts.misquarantined(context, within))
     stored = list(accounts.misstored(context, within))
     unknown = list(accounts.unknown_loads(context))
+    lost = list(accounts.lost(context))
     numbers = {
-        "loads": accounts.count(context.db, accounts.LOADS, accounts.finished(within)),
+        "loads": accounts.count(context.db, accounts.LOADS, accounts.accounted(within)),
         "unclosed": len(unclosed),
         "quarantine_differs": len(quarantine),
         "rows_differ": len(stored),
         "unknown_loads": len(unknown),
+        "tables_short": len(lost),
         "started_long_ago": accounts.abandoned(context),
     }
     strangers = [
@@ -337,12 +358,16 @@ def _identity(_table: Table, context: Context, within: Window) -> Finding:
         | {"partition": located(table, {table.timestamp: first})["partition"]}
         for table, load_id, first, rows in unknown
     ]
+    short = [
+        {"problem": f"{loaded} rows loaded at once, {rows} are there", "table_name": table.name, "partition": ""}
+        for table, loaded, rows in lost
+    ]
     return verdict(
-        len(unclosed) + len(quarantine) + len(stored) + len(unknown),
+        len(unclosed) + len(quarantine) + len(stored) + len(unknown) + len(lost),
         numbers,
-        _in_turn([[fault.row() for fault in some] for some in (unclosed, quarantine, stored)] + [strangers]),
+        _in_turn([[fault.row() for fault in some] for some in (unclosed, quarantine, stored)] + [strangers, short]),
         "`b3 validate --repair` reads the files of these loads again and writes down what they hold. Rows of unknown "
-        "loads are taken out where their source does not have them.",
+        "loads are taken out where their source does not have them. TP-Capital's: `b3 signals import` once more.",
     )
 
 

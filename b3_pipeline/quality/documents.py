@@ -33,13 +33,17 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Document:
-    """A row of `b3_captures`: `file` is the name that its load had, None when the ledger knows no such load."""
+    """A row of `b3_captures`: `file` is the name that its load had, None when the ledger knows no such load.
+
+    `text` and `sha256` are None where somebody has made them null.
+    """
 
     ts: datetime
     endpoint: str
-    text: str
-    sha256: str
+    text: str | None
+    sha256: str | None
     feed: str
+    load_id: int | None
     file: str | None
 
     @property
@@ -49,7 +53,7 @@ class Document:
     def data(self) -> bytes | None:
         """The bytes as received; None when the text does not give the row's SHA-256 in any encoding that we read."""
         for encode in (_utf8, _utf8_with_mark, _latin1):
-            data = encode(self.text)
+            data = None if self.text is None else encode(self.text)
             if data is not None and hashlib.sha256(data).hexdigest() == self.sha256:
                 return data
         return None
@@ -57,7 +61,7 @@ class Document:
     def payload(self) -> Payload | None:
         """The document as the payload that it was; None when it does not prove itself."""
         data = self.data()
-        if data is None or self.file is None:
+        if data is None or self.file is None or self.sha256 is None:
             return None
         for kind in DOCUMENT_KINDS:
             payload = Payload(self.file, Path(self.file), kind, self.sha256, len(data), data)
@@ -69,7 +73,7 @@ class Document:
 def documents_of(context: Context, feed: str, window: Window = ALWAYS) -> Iterator[Document]:
     """The documents of a feed in a window, in time's order, in bounded memory."""
     query = named(
-        "select {c}.ts, {c}.endpoint, {c}.payload, {c}.sha256, {c}.feed, l.file from {c} left join "
+        "select {c}.ts, {c}.endpoint, {c}.payload, {c}.sha256, {c}.feed, {c}.load_id, l.file from {c} left join "
         "(select load_id, sha256, file from b3_loads where table_name = %s) l on (load_id, sha256) where ",
         c=CAPTURES.name,
     )

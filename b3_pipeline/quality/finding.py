@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from b3_pipeline.errors import B3Error
 from b3_pipeline.loading.buckets import IN_MEMORY
 from b3_pipeline.loading.load import quiet
 from b3_pipeline.loading.payloads import Found
@@ -63,6 +64,13 @@ def located(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with its partition in front, where it has a moment."""
     moment = row.get(table.timestamp)
     return {"partition": session(moment) if moment is not None else "", **row}
+
+
+def reason_of(error: Exception) -> str:
+    """What to tell of an error that kept something from being looked at or repaired; one that is no B3Error is a defect."""
+    if isinstance(error, B3Error | OSError):
+        return str(error)
+    return f"It ended with {type(error).__name__}: {error}. This is a defect: please report it."
 
 
 def verdict(bad: int, numbers: Mapping[str, Any], offending: Iterable[dict[str, Any]], advice: str) -> Finding:

@@ -61,7 +61,8 @@ class Parity:
     rejected: int = 0
     expired: int = 0
     read: list[tuple[str, str]] = field(default_factory=list)  # name and SHA-256 of the sources that could be read
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)  # the others: name and reason
+    unaccounted: int = 0  # of those, how many no load rejected and put into quarantine
     offending: list[dict[str, Any]] = field(default_factory=list)
     to_load: set[int] = field(
         default_factory=set
@@ -81,8 +82,8 @@ class Parity:
         return bool(self.table_keys) and all(name.startswith(PREFIX) for name, _sha256 in self.read)
 
     def holds(self, tolerance: int = 0) -> bool:
-        """Whether table and source agree, but for so many keys."""
-        return not self.sourceless and max(self.missing, self.extra, self.different) <= tolerance
+        """Whether table and sources agree, but for so many keys, and each source was read or rejected by its load."""
+        return not (self.sourceless or self.unaccounted) and max(self.missing, self.extra, self.different) <= tolerance
 
     def settled(self) -> Parity:
         """The result, complete: rows without any source are not extra, for nothing was said about them."""
@@ -181,12 +182,15 @@ class _Judge:
 
     def records(self) -> Iterator[pa.Table]:
         """All records of all sources, in the order in which they count, each with its source's place."""
+        self.result.unreadable += self.sources.unopened()
+        self.result.unaccounted = len(self.result.unreadable)
         for payload in self.sources:
             place = len(self.result.read)
             try:
                 yield from self._parsed(payload, place)
             except FileRejected as error:
                 self.result.unreadable.append(f"{payload.name}: {error}")
+                self.result.unaccounted += not self.sources.rejected_by_load(payload)
 
     def _parsed(self, payload: Payload, place: int) -> Iterator[pa.Table]:
         with payload.open(self.context.progress) as stream:

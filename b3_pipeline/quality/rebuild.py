@@ -76,14 +76,26 @@ def _compare(context: Context, documents: list[Document], result: Rebuilt) -> No
             result.beyond += 1
             continue
         result.compared += 1
-        built = form.build(document.ts, *(rows[table.name].get(document.ts, []) for table in form.tables))
-        if unlike := first_difference(json.loads(document.text, parse_int=float), _plain(built)):
+        if unlike := _unlike(form, document, [rows[table.name].get(document.ts, []) for table in form.tables]):
             pointer, wanted, found = unlike
             result.different += 1
             if len(result.offending) < SHOWN:
                 row = {"ts": document.ts, "endpoint": document.endpoint, "feed": document.feed}
                 more = {"column": pointer, "source_value": wanted, "stored_value": found}
                 result.offending.append({**located(CAPTURES, row), **more})
+
+
+def _unlike(form: Form, document: Document, rows: list[list[dict[str, Any]]]) -> tuple[str, Any, Any] | None:
+    """Where a document and what its rows give first differ; text and rows that somebody has spoilt differ as a whole."""
+    try:
+        wanted = json.loads(document.text or "", parse_int=float)
+    except (ValueError, RecursionError):
+        return "", _short(document.text), "no document"
+    try:
+        built = _plain(form.build(document.ts, *rows))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        return "", _short(wanted), f"rows that make no document: {type(error).__name__}"
+    return first_difference(wanted, built)
 
 
 def _rows(context: Context, table: Table, feed: str, window: Window) -> dict[datetime, list[dict[str, Any]]]:
@@ -97,7 +109,7 @@ def _rows(context: Context, table: Table, feed: str, window: Window) -> dict[dat
 def is_beyond(form: Form, document: Document) -> bool:
     """Whether the document, by its own parser, holds what the tables do not take."""
     try:
-        chunks = [[*parsed(form.kind, document.text.encode(), table)] for table in form.tables]
+        chunks = [[*parsed(form.kind, (document.text or "").encode(), table)] for table in form.tables]
     except FileRejected:
         return False  # it cannot be what was received
     first = sum(chunk.records.num_rows for chunk in chunks[0])

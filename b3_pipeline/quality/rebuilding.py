@@ -7,8 +7,9 @@ found is put back (keys that are absent, nothing else) and dropped. The load loc
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +22,21 @@ from psycopg import sql
 from pyarrow import parquet
 
 from b3_pipeline.errors import B3Error
+from b3_pipeline.loading.compare import any_of, differing
 from b3_pipeline.quality.finding import Context
 from b3_pipeline.quality.parity import common_ids, compare, parity
 from b3_pipeline.quality.sources import feeds_of
-from b3_pipeline.quality.stored import count, during, feeds_stored, of_feed, partition_of, partition_window, stretches
+from b3_pipeline.quality.stored import (
+    Condition,
+    condition,
+    count,
+    during,
+    feeds_stored,
+    of_feed,
+    partition_of,
+    partition_window,
+    stretches,
+)
 from b3_pipeline.questdb.client import named
 from b3_pipeline.sessions import ALWAYS, Window
 from b3_pipeline.tables import Table
@@ -61,10 +73,13 @@ class Rebuilding:
                     "reason": "a repair was interrupted",
                 }
 
-    def rebuild(self, partition: str, loads: set[int]) -> dict[str, Any]:
-        """Takes out of a partition of QuestDB's what no source has and one of these loads is said to have brought.
+    def rebuild(self, partition: str, removable: Callable[[], set[int]]) -> dict[str, Any]:
+        """Takes out of a partition of QuestDB's what no source has and one of some loads is said to have brought.
 
-        Of a key that is there twice one row stays. The newest partition is left as it is.
+        `removable` gives these loads; it is asked under the lock, for a load may have begun since they were first
+        looked at. Rows without a key are taken out too, and of a key that is there twice one row stays. The newest
+        partition is left as it is. Raises NotRebuilt when two rows of a key differ and no source has it, or when
+        somebody else writes.
         """
         about = {"table": self.table.name, "partition": partition}
         with self._locked():
@@ -74,34 +89,45 @@ class Rebuilding:
             window = partition_window(self.table, partition)
             staging = self._staging()
             try:
-                copy = self._copy(partition, window, loads, staging)
+                copy = self._copy(partition, window, removable(), staging)
             except BaseException:
                 self._drop(staging)
                 raise
+            if not copy.removed:
+                self._drop(staging)
+                reason = "nothing can be taken out of it now: run this again when loads that are under way have ended"
+                return {**about, "action": "left", "reason": reason}
             self._swap(partition, window, copy, staging)
-        kept_as = copy.removed_file.name if copy.removed else ""
-        return {**about, "action": "rebuilt", "rows": copy.kept, "removed": copy.removed, "removed_rows_file": kept_as}
+        file = copy.removed_file.name
+        return {**about, "action": "rebuilt", "rows": copy.kept, "removed": copy.removed, "removed_rows_file": file}
 
     def _copy(self, partition: str, window: Window, loads: set[int], staging: Table) -> _Copy:
         """Fills the staging table; nothing else is touched yet."""
         self.context.db.execute(_ddl(named("CREATE TABLE {s} (LIKE {t})", s=staging.name, t=self.table.name)))
         folder = self.context.home / REMOVED_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{self.table.name}-{partition}-{self.context.now:%Y%m%dT%H%M%S}.parquet"
+        file = folder / f"{self.table.name}-{partition}-{time.time_ns()}.parquet"
         copy = _Copy(self.context, self.table, staging, file, loads)
-        known = feeds_of(self.table)
         try:
-            for feed in feeds_stored(self.context.db, self.table, window):
-                if feed in known and loads:
-                    parity(self.context, self.table, feed, window, lambda w, extra, f=feed: copy.add(f, w, extra))
-                else:
-                    copy.add(feed, window, None)
-        finally:
+            self._fill(copy, window)
             copy.close()
-        self.context.db.wait_applied(staging.name)
-        self._expect(staging, window, copy.kept, "the copy")
-        self._expect(self.table, window, copy.kept + copy.removed, "the partition")
+            self.context.db.wait_applied(staging.name)
+            self._expect(staging, window, copy.kept, "the copy")
+            self._expect(self.table, window, copy.kept + copy.removed, "the partition")
+        except BaseException:
+            file.unlink(missing_ok=True)  # nothing of what is in it was taken out
+            raise
         return copy
+
+    def _fill(self, copy: _Copy, window: Window) -> None:
+        known = feeds_of(self.table)
+        for feed in feeds_stored(self.context.db, self.table, window):
+            rows = of_feed(feed)
+            if feed in known:
+                parity(self.context, self.table, feed, window, lambda w, extra, rows=rows: copy.add(rows, w, extra))
+            else:
+                copy.add(rows, window, None)
+        copy.add(condition("{feed} is null", feed="feed"), window, None)
 
     def _swap(self, partition: str, window: Window, copy: _Copy, staging: Table) -> None:
         db = self.context.db
@@ -126,6 +152,7 @@ class Rebuilding:
         locks = self.context.home / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         with FileLock(locks / f"{self.table.name}.lock"):
+            self.context.db.forget_imports(self.table.name)  # a killed load's may still be at work
             self.context.db.wait_applied(self.table.name)
             yield
 
@@ -171,8 +198,8 @@ class Rebuilding:
     def _absent_rows(self, staging: Table, feed: str) -> Iterator[pa.Table]:
         for stretch, staged in stretches(self.context.db, staging, self.context.limit, ALWAYS, of_feed(feed)):
             if staged:
-                rows = whole_rows(self.context, staging, feed, stretch)
-                absent = compare(self.table, rows, whole_rows(self.context, self.table, feed, stretch)).missing
+                rows, there = (whole_rows(self.context, t, of_feed(feed), stretch) for t in (staging, self.table))
+                absent = compare(self.table, rows, there).missing
                 if len(absent):
                     yield rows.take(absent)
 
@@ -190,20 +217,25 @@ class _Copy:
     removed: int = 0
     _writer: parquet.ParquetWriter | None = None
 
-    def add(self, feed: str, window: Window, extra: pa.Table | None) -> None:
-        """Copies the rows of a feed in a window: those with keys that are extra not, and of each key one."""
+    def add(self, where: Condition, window: Window, extra: pa.Table | None) -> None:
+        """Copies the rows of a feed in a window: those with keys that are extra not, and of each key one.
+
+        `extra` are the rows that no source has; None: nothing is known of any.
+        """
         context, table = self.context, self.table
-        for stretch, found in stretches(context.db, table, context.limit, window, of_feed(feed)):
+        for stretch, found in stretches(context.db, table, context.limit, window, where):
             if found:
-                rows = whole_rows(context, table, feed, stretch)
-                stays = _staying(table, rows, self._bad(rows, extra))
+                rows = whole_rows(context, table, where, stretch)
+                stays = _staying(table, rows, self._bad(rows, extra), rows if extra is None else extra)
                 self._keep(rows.filter(pa.array(stays)))
                 self._take_out(rows.filter(pa.array(~stays)))
 
     def close(self) -> None:
-        """The file of removed rows is complete."""
+        """The file of removed rows is complete, and on the disk."""
         if self._writer is not None:
             self._writer.close()
+            for path in (self.removed_file, self.removed_file.parent):
+                _sync(path)
 
     def _bad(self, rows: pa.Table, extra: pa.Table | None) -> pa.Table:
         if extra is None:
@@ -222,20 +254,41 @@ class _Copy:
         self.removed += rows.num_rows
 
 
-def whole_rows(context: Context, table: Table, feed: str, window: Window) -> pa.Table:
-    """The rows of a feed in a window, with all columns."""
-    where = during(table, window) & of_feed(feed)
+def _sync(path: Path) -> None:
+    """What was written to a file (or which files a folder has) survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def whole_rows(context: Context, table: Table, which: Condition, window: Window) -> pa.Table:
+    """The rows that meet a condition in a window, with all columns."""
+    where = during(table, window) & which
     query = named("select {columns} from {t} where ", columns=[c.name for c in table.columns], t=table.name)
     return context.db.arrow(query + where.text, *where.values, schema=table.arrow_schema())
 
 
-def _staying(table: Table, rows: pa.Table, bad: pa.Table) -> np.ndarray:
-    """Which rows stay: the first of each key that is not among the bad ones (rows of one feed)."""
-    ids = common_ids(table, rows, bad)
-    mine = ids[: rows.num_rows]
-    first = np.zeros(rows.num_rows, bool)
-    first[np.unique(mine, return_index=True)[1]] = True
-    return first & ~np.isin(mine, ids[rows.num_rows :])
+def _staying(table: Table, rows: pa.Table, bad: pa.Table, unsourced: pa.Table) -> np.ndarray:
+    """Which rows stay: the first of each key that is given and not among the bad ones (rows of one feed).
+
+    Raises NotRebuilt where others of its key differ from it and no source could put it right.
+    """
+    ids, others = np.split(common_ids(table, rows, bad, unsourced), [rows.num_rows])
+    given = ~any_of((rows.column(key).is_null().to_numpy() for key in table.keys), rows.num_rows)
+    places = np.flatnonzero(given & ~np.isin(ids, others[: bad.num_rows]))
+    _distinct, first, which = np.unique(ids[places], return_index=True, return_inverse=True)
+    doubtful = np.isin(ids[places], others[bad.num_rows :])
+    later, earlier = places[doubtful], places[first][which][doubtful]
+    if any_of(differing(rows.take(later), rows.take(earlier), table.values).values(), len(later)).any():
+        raise NotRebuilt(
+            f"{table.name}: two rows of one key differ, and no source at hand says which is right. Nothing was touched: "
+            "give the source with --legacy DIR and run `b3 validate --repair` again."
+        )
+    stays = np.zeros(rows.num_rows, bool)
+    stays[places[first]] = True
+    return stays
 
 
 def _ddl(statement: sql.Composed) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from b3_pipeline.loading import kept
 from b3_pipeline.loading.payloads import Found, Payload, survey
-from b3_pipeline.loading.replay import kept_corrections
+from b3_pipeline.loading.replay import with_corrections
 from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT, Kind
-from b3_pipeline.quality.documents import DOCUMENT_KINDS, documents_of, keys
+from b3_pipeline.quality.documents import CAPTURES, DOCUMENT_KINDS, Document, documents_of, keys
 from b3_pipeline.quality.finding import Context
-from b3_pipeline.questdb.client import named
 from b3_pipeline.tables import Table
 
 KINDS: tuple[Kind, ...] = (*LEGACY_KINDS, REPORT)
@@ -22,9 +22,10 @@ KINDS: tuple[Kind, ...] = (*LEGACY_KINDS, REPORT)
 def at_hand(folder: Path | None, home: Path) -> list[Found]:
     """The files of a legacy folder (None: no folder), the reports and the corrected rejects kept in the home.
 
-    Raises UsageError when the folder is none.
+    In the order in which a new database is to take them: a corrected reject after the file that it is of, but before
+    all files when that one has changed since (`with_corrections`). Raises UsageError when the folder is none.
     """
-    return [*(survey(folder) if folder else []), *kept.kept(home), *kept_corrections(home)]
+    return with_corrections([*(survey(folder) if folder else []), *kept.kept(home)], home)
 
 
 def kinds_of(table: Table, feed: str) -> list[Kind]:
@@ -40,9 +41,9 @@ def feeds_of(table: Table) -> tuple[str, ...]:
 class Sources:
     """The payloads of a feed for a table, in the order in which they count: of two with one key, the later stands.
 
-    That is the loads' own order (FORMATS §3: the newer load's value stands); what was never loaded comes last. First of
-    all come kept documents whose file is gone. `unproven` are the moments of documents that the ledger knows and
-    that are no longer what they were: nothing can be said about rows of theirs.
+    That is the loads' own order (FORMATS §3: the newer load's value stands); what was never loaded comes last. Kept
+    documents whose file is gone have their loads' place. `unproven` are the moments of documents that the ledger knows
+    and that are no longer what they were: nothing can be said about rows of theirs, also not by an older file.
     """
 
     def __init__(self, context: Context, table: Table, feed: str) -> None:
@@ -53,30 +54,73 @@ class Sources:
     def __iter__(self) -> Iterator[Payload]:
         files = [p for f in self.context.files if f.kind in self.kinds and (p := f.loadable)]
         if any(kind in DOCUMENT_KINDS for kind in self.kinds):
-            yield from self._documents(files)
-        newest = self._newest_loads()
-        yield from sorted(files, key=lambda p: newest.get(p.sha256, math.inf))
+            files = self._with_documents(files)
+        yield from sorted(files, key=self._ranks().of)
 
-    def _documents(self, files: list[Payload]) -> Iterator[Payload]:
-        """Kept documents that no file at hand gives."""
-        given = {key for file in files if file.kind in DOCUMENT_KINDS for key in keys(file)}
+    def rejected_by_load(self, payload: Payload) -> bool:
+        """Whether a load has said that nothing can be read in a payload, and has put it into quarantine."""
+        query = (
+            "select count() from b3_loads where sha256 = %s and table_name = %s and feed = %s and outcome = 'rejected'"
+        )
+        return bool(self.context.db.scalar(query, payload.sha256, self.table.name, self.feed))
+
+    def unopened(self) -> list[str]:
+        """Files at hand that should have been a source and could not even be opened: name and reason."""
+        files = [f for f in self.context.files if f.kind in self.kinds and f.outcome == "rejected"]
+        return [f"{file.name}: {file.reason}" for file in files]
+
+    def _with_documents(self, files: list[Payload]) -> list[Payload]:
+        """The files, and the kept documents that none of them gives as it is or as a later load made it.
+
+        A file whose document was put aside by a newer one, which can no longer be read, says nothing about the rows.
+        """
+        ranks = self._ranks()
+        given: dict[tuple[str, datetime], list[Payload]] = {}
+        for file in files:
+            for key in keys(file) if file.kind in DOCUMENT_KINDS else ():
+                given.setdefault(key, []).append(file)
+        kept, outdated = [], set[Path]()
         for document in documents_of(self.context, self.feed):
-            if document.key in given:
+            mine = given.get(document.key, [])
+            rank = ranks.of_document(document)
+            if any(file.sha256 == document.sha256 or ranks.of(file) > rank for file in mine):
                 continue
             proven = document.payload()
             if proven is not None and proven.kind in self.kinds:
-                yield proven
+                kept.append(proven)
             elif proven is None and document.file is not None:
                 self.unproven.add(document.ts)
+                outdated |= {file.path for file in mine}
+        return [*kept, *(file for file in files if file.path not in outdated)]
 
-    def _newest_loads(self) -> dict[str, int]:
-        rows = self.context.db.query(
-            named(
-                "select sha256, max(load_id) from {loads} where table_name = %s and feed = %s and outcome = 'loaded' "
-                "group by sha256",
-                loads="b3_loads",
-            ),
-            self.table.name,
-            self.feed,
+    def _ranks(self) -> _Ranks:
+        return _Ranks(*(self._newest_loads(name) for name in (self.table.name, CAPTURES.name)))
+
+    def _newest_loads(self, table: str) -> dict[str, int]:
+        """By SHA-256, the newest load that brought a payload into a table, or is at it."""
+        query = (
+            "select sha256, max(load_id) from b3_loads where table_name = %s and feed = %s and outcome != 'rejected' "
+            "group by sha256"
         )
-        return dict(rows)
+        return dict(self.context.db.query(query, table, self.feed))
+
+
+Rank = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class _Ranks:
+    """The place of payloads among each other: by their load into the table, else by that of their document."""
+
+    loads: Mapping[str, int]
+    documents: Mapping[str, int]
+
+    def of(self, payload: Payload) -> Rank:
+        return self._of(payload.sha256, math.inf)
+
+    def of_document(self, document: Document) -> Rank:
+        """As its payload, which the row itself says to be loaded."""
+        return self._of(document.sha256 or "", document.load_id or 0)
+
+    def _of(self, sha256: str, otherwise: float) -> Rank:
+        return self.loads.get(sha256, math.inf), self.documents.get(sha256, otherwise)

@@ -146,6 +146,19 @@ def doubled_partitions(db: QuestDB, table: Table) -> set[str]:
     return names
 
 
+def keyless(table: Table) -> Condition:
+    """The rows without one of their keys, as no load writes them."""
+    keys = [key for key in table.keys if key != table.timestamp]
+    return reduce(Condition.__or__, [condition("{k} is null", k=key) for key in keys])
+
+
+def keyless_partitions(db: QuestDB, table: Table) -> set[str]:
+    """QuestDB's names of the partitions that have rows without one of their keys."""
+    where = keyless(table)
+    query = named("select distinct timestamp_floor('d', {ts}) from {t} where ", ts=table.timestamp, t=table.name)
+    return {partition_of(table, day) for (day,) in db.query(query + where.text, *where.values)}
+
+
 def feeds_stored(db: QuestDB, table: Table, window: Window) -> list[str]:
     """The feeds that have rows in a window."""
     where = during(table, window)

@@ -215,9 +215,10 @@ class QuestDB:
         """Writes rows through a Parquet file that the server reads, gone afterwards."""
         import pyarrow.parquet
 
+        rows = rows.unify_dictionaries()  # a column may come in chunks with a dictionary each
         name = f"{table}/{uuid.uuid4()}.parquet"
         path = folder / name
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         constants = _constants(rows.drop_columns(timestamp))
         columns = [c for c in rows.column_names if c not in constants]
         insert = sql.SQL("insert into {table} ({columns}) select {values} from read_parquet({file})").format(
@@ -235,9 +236,22 @@ class QuestDB:
             path.unlink(missing_ok=True)
 
     def forget_imports(self, table: str) -> None:
-        """Takes away the files that a killed process meant to import into a table; nobody may be writing to it."""
+        """Ends the imports into a table that killed processes began; nobody else may be writing to it.
+
+        The server finishes an insert whose client is gone, and whose file: it is waited for, and its rows show after
+        `wait_applied`. Raises NotApplied when one still goes on after `apply_timeout_s`.
+        """
         if self.address.import_folder is not None:
-            shutil.rmtree(Path(self.address.import_folder, table), ignore_errors=True)
+            shutil.rmtree(Path(self.address.import_folder, table), ignore_errors=True)  # so that none begins any more
+        importing = "select query_id from query_activity() where query like %s"
+        deadline = time.monotonic() + self.apply_timeout_s
+        while found := self.query(importing, f"insert %read_parquet('{table}/%"):
+            if time.monotonic() > deadline:
+                raise NotApplied(
+                    f"QuestDB still imports rows of an earlier load into {table} after {self.apply_timeout_s:.0f} s. "
+                    f"Run it again later, or first break the import off: CANCEL QUERY {found[0][0]}."
+                )
+            time.sleep(0.02)
 
     def _send(self, table: str, rows: pa.Table, timestamp: str) -> None:
         import questdb  # here, for it imports pandas: a second that commands and definitions need not wait
@@ -272,12 +286,15 @@ class QuestDB:
     def wait_applied(self, table: str) -> None:
         """Waits until all that was sent to the table so far shows in queries.
 
-        Raises NotApplied when the table's WAL is suspended, or after `apply_timeout_s`.
+        Raises NotApplied when the table's WAL is suspended, or after `apply_timeout_s`; QuestDBError when it has none.
         """
         state = "select suspended, writerTxn, sequencerTxn, errorMessage from wal_tables() where name = %s"
         target, deadline, pause = None, time.monotonic() + self.apply_timeout_s, 0.002
         while True:
-            suspended, writer, sequencer, message = self.query(state, table)[0]
+            found = self.query(state, table)
+            if not found:
+                raise QuestDBError(f"The table {table} is not there, or has no WAL. Run: b3 schema apply")
+            suspended, writer, sequencer, message = found[0]
             target = sequencer if target is None else target
             if suspended:
                 raise NotApplied(
@@ -311,12 +328,16 @@ def _frame(rows: pa.Table) -> pd.DataFrame:
 
 
 def _constants(rows: pa.Table) -> dict[str, object]:
-    """The columns that have one value in all rows, as those that a load adds, and that value: the file goes without."""
-    return {
+    """The columns that have one value in all rows, as those that a load adds, and that value: the file goes without.
+
+    A text with a backslash stays in the file: psycopg doubles it in an E'…', which QuestDB takes as it stands.
+    """
+    first = {
         name: column[0].as_py()
         for name, column in zip(rows.column_names, rows.columns, strict=True)
         if not column.null_count and _is_constant(column)
     }
+    return {name: value for name, value in first.items() if "\\" not in str(value)}
 
 
 def _is_constant(column: pa.ChunkedArray) -> bool:

@@ -1,4 +1,4 @@
-"""The bots' tokens: sealed before anything else reads the file that has them, so that nothing after can show one.
+"""Tokens: sealed before anything else reads a file that may have them, so that nothing after can show one.
 
 A sealed document has a reference in each token's place, `vault:<bot id>:<fingerprint>`. The fingerprint is an HMAC, so
 equal tokens of one bot have equal references, and nobody can try tokens against one. Its key lies in the vault: the
@@ -14,7 +14,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cryptography.fernet import Fernet
@@ -35,13 +35,14 @@ HIDDEN = "[hidden]"
 _FINGERPRINT_KEY = "telegram-fingerprint"
 _COPIES_KEY = "copies-of-files"
 #: Telegram's own form of a token, wherever it stands; other tokens this long are looked for as they are.
-_TOKEN = re.compile(r"[0-9]{6,}:[A-Za-z0-9_-]{30,}")
+_TOKEN = re.compile(r"(?<![0-9])[0-9]{6,}:[A-Za-z0-9_-]{30,}")
 _LONG_ENOUGH = 12
 _LONGEST_NAME = 100  # of a bot's id in a reference; PostgreSQL indexes no text of any length
 _TELLING = re.compile(r"token|secret|password|senha", re.IGNORECASE)
 _QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
 
 Name = Callable[[str, str], str]
+Hide = Callable[[str], str]
 
 
 def token_keys(home: Path) -> list[str]:
@@ -103,14 +104,18 @@ class Sealer:
         self._copies = Fernet(padded(vault.made_once(_COPIES_KEY)))
 
     def __call__(self, data: bytes, member: str) -> Sealed:
-        """A payload without the secrets in `member` of its records; encrypted whole when it is no list of records."""
+        """A payload without the secrets in `member` of its records, and as it was when there are none.
+
+        It is encrypted whole when it is no list of records.
+        """
         try:
             root = decode(data).root
         except FileRejected as error:
             return self._closed(data, _QUOTED.sub("'…'", str(error)))
         if not isinstance(root, Array):
             return self._closed(data, "the document is no JSON list of records")
-        return Sealed(_dump(sealed(root, member, self.name)).encode())
+        clear = sealed(root, member, self.name)
+        return Sealed(data if clear == root else _dump(clear).encode())
 
     def name(self, bot: str, token: str) -> str:
         """The reference of a bot's token, which is kept under it. A reference that is known is its own."""
@@ -130,13 +135,22 @@ class Sealer:
 
 
 def sealed(records: Array, member: str, name: Name) -> Array:
-    """The records with a reference for each text in `member`; whatever else may be a token is `HIDDEN`."""
-    return Array(_record(r, member, name) if isinstance(r, Object) else None if r is None else HIDDEN for r in records)
+    """The records with a reference for each text in `member`; whatever else may be a token is `HIDDEN`.
+
+    A token that stands in `member` of one record is hidden in all. Without a member (an empty one) no record has a token
+    of its own, and only what has Telegram's form is one.
+    """
+    if not member:
+        return Array(_hidden("", record, _hiding(())) for record in records)
+    tokens = {token for r in records if isinstance(r, Object) and (token := _text(r.get(member)))}
+    hide = _hiding(tokens)
+    return Array(
+        _record(r, member, name, hide) if isinstance(r, Object) else None if r is None else HIDDEN for r in records
+    )
 
 
-def _record(record: Object, member: str, name: Name) -> Object:
+def _record(record: Object, member: str, name: Name, hide: Hide) -> Object:
     token = _text(record.get(member))
-    hide = _hiding(token or "")
     clear = Object((hide(key), value if key == member else _hidden(key, value, hide)) for key, value in record.items())
     if token is not None:
         bot = _text(clear.get("id")) or ""
@@ -155,18 +169,16 @@ def _text(value: Json) -> str | None:
     return value.strip() if isinstance(value, str) and not isinstance(value, Number) and not _missing(value) else None
 
 
-def _hiding(token: str) -> Callable[[str], str]:
-    """Takes tokens out of a text: this one, and all that look like one."""
-
-    def hide(text: str) -> str:
-        if len(token) >= _LONG_ENOUGH:
-            text = text.replace(token, HIDDEN)
-        return _TOKEN.sub(HIDDEN, text)
-
-    return hide
+def _hiding(tokens: Iterable[str]) -> Hide:
+    """Takes tokens out of a text: these, the longer ones first, and all that look like one."""
+    known = sorted((token for token in tokens if len(token) >= _LONG_ENOUGH), key=len, reverse=True)
+    if not known:
+        return lambda text: _TOKEN.sub(HIDDEN, text)
+    pattern = re.compile("|".join(map(re.escape, known)))
+    return lambda text: _TOKEN.sub(HIDDEN, pattern.sub(HIDDEN, text))
 
 
-def _hidden(key: str, value: Json, hide: Callable[[str], str]) -> Json:
+def _hidden(key: str, value: Json, hide: Hide) -> Json:
     """A value that is no token by its name, without those that it has in it."""
     if value is None or isinstance(value, bool):
         return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +57,27 @@ def test_a_document_in_another_layout_is_the_same_value() -> None:
     a = pa.table({"payload": ['{"a": 1, "b": 2}', '{"a": 1, "b": 2}']})
     b = pa.table({"payload": ['{\n "a":1,\n "b":2\n}', '{"b": 2, "a": 1}']})
     assert differing(a, b, [column])["payload"].tolist() == [False, True]  # the order of the keys is kept
+
+
+@pytest.mark.parametrize("text", ["half a docu", "[" * 100_000, r'"\ud800"', ""])
+def test_a_text_that_is_no_document_is_the_same_as_itself_alone(text: str) -> None:
+    column = TABLES["b3_captures"].column("payload")
+    a, b = pa.table({"payload": [text, text]}), pa.table({"payload": [text, "{}"]})
+    assert differing(a, b, [column])["payload"].tolist() == [False, True]
+
+
+def test_a_key_that_is_null_is_a_key_of_its_own() -> None:
+    buckets = pa.array(["a", None, "", None, "a"]).dictionary_encode()
+    moments = pa.array([1, None, 1, None, None], pa.timestamp("us"))
+    rows = pa.table({"bucket": buckets, "ts": moments})
+    assert key_ids(rows, ["bucket"]).tolist() == [0, 1, 2, 1, 0]
+    assert key_ids(rows, ["ts"]).tolist() == [0, 1, 0, 1, 1]
+
+
+def test_a_stored_row_without_a_key_is_met_by_no_record() -> None:
+    nameless = as_arrow([(Tick(0, "", 0).ts, None, 0.1, None, None, 5)], TICKS.arrow_schema(STORED))
+    verdict = judge(TICKS, records([Tick(0, "dxy_08h50", 0.1)]), nameless, 7)
+    assert verdict.write.tolist() == [True]
 
 
 def test_every_line_of_the_table_of_verdicts() -> None:

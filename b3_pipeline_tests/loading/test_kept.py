@@ -28,6 +28,16 @@ def test_of_two_reports_with_one_name_the_newer_has_it_and_both_are_kept(tmp_pat
     assert list(contents.values()) == [b"older"]
 
 
+def test_a_copy_that_another_process_is_at_is_neither_touched_nor_kept(tmp_path: Path) -> None:
+    (tmp_path / "SPRD260112.zip").write_bytes(b"a report")
+    theirs = tmp_path / "home" / "reports" / "SPRD260112.zip.part"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"a rep")
+    keep(payload(tmp_path / "SPRD260112.zip", REPORT), tmp_path / "home")
+    assert theirs.read_bytes() == b"a rep"
+    assert [f.name for f in kept(tmp_path / "home")] == ["SPRD260112.zip"]
+
+
 def test_files_that_lie_in_a_folder_of_their_own_are_not_kept(tmp_path: Path) -> None:
     (tmp_path / "gamma.json").write_bytes(b"{}")
     keep(payload(tmp_path / "gamma.json", GAMMA), tmp_path / "home")

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from b3_pipeline.loading.folder import load_all, totals
+from b3_pipeline.loading import payloads
+from b3_pipeline.loading.folder import Account, load_all, totals
 from b3_pipeline.loading.load import Loader, LoadReport
-from b3_pipeline.loading.payloads import Payload, PayloadChanged
+from b3_pipeline.loading.payloads import Found, Payload, PayloadChanged
+from b3_pipeline.loading.quarantine import LoadRejects
 from b3_pipeline.loading.writer import LoadError
-from b3_pipeline.parsing.kinds import Kind, Parsing
+from b3_pipeline.parsing.kinds import TP_KINDS, Kind, Parsing
 from b3_pipeline.parsing.records import Chunk, FileRejected
 from b3_pipeline.questdb import schema
 from b3_pipeline.questdb.client import NotApplied, QuestDB, QuestDBError
 from b3_pipeline.questdb.schema import SchemaError
+from b3_pipeline.sessions import Window
+from b3_pipeline.tables import TABLES
 from b3_pipeline_tests.loading.ticks import NOW, TICKS, Tick, payload, records
+from b3_pipeline_tests.signals.exports import SIGNAL, write
 
 A, B = Tick(0, "dxy_08h50", 0.1), Tick(5, "dxy_08h55", 0.2)
+SIGNALS = TABLES["tp_capital_signals"]
 
 
 @pytest.fixture
@@ -151,6 +158,124 @@ def test_a_file_that_went_back_to_its_older_content_is_loaded_anew(loader: Loade
     assert (second.outcome, version(0.1).outcome) == ("loaded", "unchanged")
 
 
+def test_a_file_that_goes_back_after_a_load_that_died_is_loaded_anew(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader.load(payload(tmp_path, A), TICKS)
+    interrupt(loader, payload(tmp_path, replace(A, value=0.9)), monkeypatch, after=3)
+    loader.db.wait_applied(TICKS.name)
+    assert [row[2] for row in rows(loader.db)] == [0.9]
+    assert counts(loader.load(payload(tmp_path, A), TICKS)) == {"candidates": 1, "loaded": 1, "revised": 1}
+    assert [row[2] for row in rows(loader.db)] == [0.1]
+
+
+def test_a_file_that_goes_back_after_a_load_of_some_sessions_is_loaded_anew(loader: Loader, tmp_path: Path) -> None:
+    loader.load(payload(tmp_path, A, B), TICKS)
+    some = replace(loader, window=Window(end=B.ts))
+    assert some.load(payload(tmp_path, replace(A, value=0.9), replace(B, value=0.9)), TICKS).outcome == "partial"
+    loader.load(payload(tmp_path, A, B), TICKS)
+    assert [row[2] for row in rows(loader.db)] == [0.1, 0.2]
+
+
+def test_a_load_of_some_sessions_is_in_the_ledger_with_what_is_accounted_for(loader: Loader, tmp_path: Path) -> None:
+    later = B.ts + timedelta(days=1)
+    content = payload(tmp_path, A, A, B, Tick(2_000, "dxy_08h50", 0.3), rejects=2, absent=1)
+    ledger = lambda: loader.ledger.known(content.sha256, TICKS.name, "legacy_csv")  # noqa: E731
+    first = replace(loader, window=Window(end=B.ts)).load(content, TICKS)
+    assert (first.outcome, first.reason) == ("partial", "2 records are of sessions that were not asked for")
+    assert counts(first) == {"candidates": 5, "loaded": 1, "rejected": 2, "duplicate": 1, "absent": 1}
+    assert [(load.outcome, load) for load in ledger()] == [("partial", first.load)]
+    second = replace(loader, window=Window(B.ts, later)).load(content, TICKS)
+    assert counts(second) == {"candidates": 6, "loaded": 2, "rejected": 2, "duplicate": 1, "absent": 1}
+    whole = loader.load(content, TICKS)
+    assert counts(whole) == {"candidates": 7, "loaded": 3, "rejected": 2, "duplicate": 1, "absent": 1}
+    assert [(load.outcome, load) for load in ledger()] == [("loaded", whole.load)]
+    assert {load.load_id for load in ledger()} == {first.counted.load_id}
+
+
+def test_a_finished_load_whose_rows_are_gone_is_partial_when_some_sessions_only_come_back(
+    loader: Loader, tmp_path: Path
+) -> None:
+    content = payload(tmp_path, A, B)
+    loader.load(content, TICKS)
+    loader.db.execute("TRUNCATE TABLE b3_dxy_ticks")
+    loader.db.wait_applied(TICKS.name)
+    assert counts(replace(loader, window=Window(end=B.ts)).load(content, TICKS)) == {"candidates": 1, "loaded": 1}
+    [kept] = loader.ledger.known(content.sha256, TICKS.name, "legacy_csv")
+    assert (kept.outcome, kept.loaded) == ("partial", 1)
+
+
+def test_a_file_of_which_some_sessions_are_loaded_is_partial_in_the_account(loader: Loader, tmp_path: Path) -> None:
+    content = payload(tmp_path, A)
+    reports = load_all(replace(loader, window=Window(end=A.ts)), [content], TICKS)
+    [file] = Account([Found(content.name, content.kind, content)], reports).outcomes()
+    assert (file["outcome"], file["reason"]) == ("partial", "1 records are of sessions that were not asked for")
+
+
+def test_rejects_show_no_sooner_than_their_load_in_the_ledger(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = payload(tmp_path, rejects=1)
+
+    def crash(rejects: LoadRejects) -> None:
+        rejects.drop()
+        raise Crash
+
+    monkeypatch.setattr(LoadRejects, "keep", crash)
+    with pytest.raises(Crash):
+        loader.load(content, TICKS)
+    [announced] = loader.ledger.known(content.sha256, TICKS.name, "legacy_csv")
+    assert announced.outcome == "started"
+
+
+def signals(folder: Path, *changes: dict[str, Any], name: str = "tp_capital_signals") -> Payload:
+    """An export of signals, whose rows do not name their load."""
+    return payloads.payload(
+        write(folder, name, *({**SIGNAL, **change} for change in changes)), replace(TP_KINDS[0], secret=None)
+    )
+
+
+TEN, ELEVEN, OTHER_TEN = {"asset": "ten"}, {"asset": "eleven"}, {"asset": "ten", "stop": 0.1}
+LATER = {"asset": "later", "timestamp": "2025-10-12T12:00:00Z"}
+
+
+@pytest.mark.parametrize("sent", [1, 2, 3])
+def test_a_load_that_died_counts_true_though_its_rows_do_not_name_it(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: int
+) -> None:
+    loader.load(signals(tmp_path, TEN, name="older"), SIGNALS)
+    content = signals(tmp_path, OTHER_TEN, ELEVEN, ELEVEN, LATER)
+    small = replace(loader, limit=1)
+    interrupt(small, content, monkeypatch, after=sent, table=SIGNALS.name)
+    wanted = {"candidates": 4, "loaded": 2, "rejected": 1, "duplicate": 1}
+    assert counts(small.load(content, SIGNALS)) == wanted
+    assert counts(small.load(content, SIGNALS)) == wanted
+    assert len(list(loader.quarantine.entries())) == 1
+
+
+def test_rows_gone_that_do_not_name_their_load_are_counted_as_they_come_back(loader: Loader, tmp_path: Path) -> None:
+    loader.load(signals(tmp_path, TEN, name="older"), SIGNALS)
+    content = signals(tmp_path, OTHER_TEN, ELEVEN)
+    assert counts(loader.load(content, SIGNALS)) == {"candidates": 2, "loaded": 1, "rejected": 1}
+    loader.db.execute("TRUNCATE TABLE tp_capital_signals")
+    loader.db.wait_applied(SIGNALS.name)
+    assert counts(loader.load(content, SIGNALS)) == {"candidates": 2, "loaded": 2}
+    assert list(loader.quarantine.entries()) == []
+    assert loader.load(content, SIGNALS).outcome == "unchanged"
+
+
+def test_rows_that_do_not_name_their_load_are_missed_when_they_do_not_arrive(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = QuestDB.send
+    lose = lambda db, table, *rows: None if table == SIGNALS.name else send(db, table, *rows)  # noqa: E731
+    with monkeypatch.context() as patched:
+        patched.setattr(QuestDB, "send", lose)
+        with pytest.raises(LoadError, match="rows that were written are not there"):
+            loader.load(signals(tmp_path, TEN), SIGNALS)
+    assert counts(loader.load(signals(tmp_path, TEN), SIGNALS)) == {"candidates": 1, "loaded": 1}
+
+
 def test_rows_that_do_not_show_yet_are_waited_for_before_they_are_compared(loader: Loader, tmp_path: Path) -> None:
     loader.db.execute("ALTER TABLE b3_dxy_ticks SUSPEND WAL")
     with pytest.raises(NotApplied):
@@ -183,6 +308,19 @@ def test_one_file_that_fails_does_not_stop_the_others(loader: Loader, tmp_path: 
     assert [r.outcome for r in reports] == ["failed", "failed", "loaded"]
     assert "run the command again" in str(reports[1].reason)
     assert len(rows(loader.db)) == 1
+
+
+def test_a_payload_that_cannot_be_kept_does_not_stop_the_others(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(given: Payload, _home: Path) -> None:
+        if given.name == "one.json":
+            raise OSError("no space left")
+
+    monkeypatch.setattr("b3_pipeline.loading.folder.keep", full)
+    both = [payload(tmp_path, A, name="one.json"), payload(tmp_path, B, name="two.json")]
+    reports = load_all(loader, both, TICKS)
+    assert [(r.outcome, r.reason) for r in reports] == [("failed", "no space left"), ("loaded", None)]
 
 
 class Crash(BaseException):
@@ -233,7 +371,9 @@ def test_what_fails_in_the_background_fails_the_load_which_then_goes_on_under_it
     assert [report.load] == loader.ledger.known(content.sha256, TICKS.name, "legacy_csv")
 
 
-def interrupt(loader: Loader, content: Payload, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+def interrupt(
+    loader: Loader, content: Payload, monkeypatch: pytest.MonkeyPatch, after: int, table: str = TICKS.name
+) -> None:
     """Breaks a load off after it has sent so many times: the ledger first, then rows."""
     send, calls = QuestDB.send, 0
 
@@ -247,7 +387,7 @@ def interrupt(loader: Loader, content: Payload, monkeypatch: pytest.MonkeyPatch,
     with monkeypatch.context() as patched:
         patched.setattr(QuestDB, "send", crash_at_the_nth)
         with pytest.raises(Crash):
-            loader.load(content, TICKS)
+            loader.load(content, TABLES[table])
 
 
 def test_a_value_that_a_later_load_stored_meanwhile_is_not_taken_back_but_kept_as_a_conflict(
@@ -270,6 +410,22 @@ def test_a_row_that_a_later_load_revised_before_the_load_goes_on_still_counts_as
     loader.load(payload(tmp_path, replace(A, value=0.9), name="newer.json"), TICKS)
     assert counts(loader.load(content, TICKS)) == {"candidates": 2, "loaded": 2}
     assert [row[2] for row in rows(loader.db)] == [0.9, 0.2]
+
+
+def test_revisions_that_do_not_show_yet_are_waited_for_before_they_are_asked(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = payload(tmp_path, A, B)
+    interrupt(loader, content, monkeypatch, after=2)
+    loader.db.execute("ALTER TABLE b3_revisions SUSPEND WAL")
+    try:
+        for given_payload in (payload(tmp_path, replace(A, value=0.9), name="newer.json"), content):
+            with pytest.raises(NotApplied):
+                loader.load(given_payload, TICKS)
+    finally:
+        loader.db.execute("ALTER TABLE b3_revisions RESUME WAL")
+    assert list(loader.quarantine.entries()) == []
+    assert counts(loader.load(content, TICKS)) == {"candidates": 2, "loaded": 2}
 
 
 def test_a_load_goes_on_though_the_parser_reads_its_file_otherwise_by_now(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from b3_pipeline.loading.payloads import payload
+from b3_pipeline.loading.payloads import PayloadChanged, payload
 from b3_pipeline.loading.quarantine import Damaged, Quarantine
 from b3_pipeline.parsing.kinds import GAMMA
 from b3_pipeline.parsing.records import Reason, Reject
@@ -65,6 +66,17 @@ def test_a_rejected_file_is_kept_once(quarantine: Quarantine, tmp_path: Path) ->
     source.write_text("half a docu")
     kept = {quarantine.keep_file(payload(source, GAMMA)) for _ in range(2)}
     assert [path.read_text() for path in kept] == ["half a docu"]
+
+
+def test_a_copy_that_broke_off_is_not_there(quarantine: Quarantine, tmp_path: Path) -> None:
+    source = tmp_path / "gamma.json"
+    source.write_text("half a docu")
+    found = payload(source, GAMMA)
+    source.write_text("half a DOCU")
+    with pytest.raises(PayloadChanged):
+        quarantine.keep_file(replace(found, data=None))
+    assert quarantine.kept_file(found.sha256) is None
+    assert list((quarantine.folder / "files").iterdir()) == []
 
 
 def test_a_damaged_file_of_rejects_is_named_with_what_to_do(quarantine: Quarantine) -> None:

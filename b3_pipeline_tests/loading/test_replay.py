@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from b3_pipeline.errors import UsageError
 from b3_pipeline.loading.ledger import COUNTS
 from b3_pipeline.loading.load import Loader, LoadReport
-from b3_pipeline.loading.payloads import payload
+from b3_pipeline.loading.payloads import Found, payload
 from b3_pipeline.loading.quarantine import Entry, Quarantine
 from b3_pipeline.loading.replay import (
     Item,
     corrections,
     items,
-    kept_corrections,
     kind_of,
     read_items,
     replay,
+    with_corrections,
     write_items,
 )
 from b3_pipeline.parsing.kinds import CAPTURE, GAMMA, LEGACY_KINDS, REPORT, Kind
@@ -116,12 +116,12 @@ def test_a_replay_that_is_repeated_changes_nothing(loader: Loader, tmp_path: Pat
 
 
 def test_a_replayed_correction_is_kept_as_the_source_of_its_records(loader: Loader, tmp_path: Path) -> None:
-    assert kept_corrections(loader.home) == []
+    assert with_corrections([], loader.home) == []
     load_csv(loader, tmp_path, GOOD, WRONG)
     load(loader, tmp_path, GAMMA, GAMMA_WRONG)
     line, document = exported(loader)
     reports = replayed(loader, edited(line, "4;15", "4.15"), edited(document, "n.d.", "6.600,00"))
-    kept = {found.kind: found.payload for found in kept_corrections(loader.home)}
+    kept = {found.kind: found.payload for found in with_corrections([], loader.home)}
     assert set(kept) == {CSV, GAMMA}
     for kind, content in kept.items():
         assert content is not None
@@ -131,6 +131,31 @@ def test_a_replayed_correction_is_kept_as_the_source_of_its_records(loader: Load
         for report in of_it:
             again = loader.load(content, TABLES[report.counted.table_name])
             assert (again.outcome, again.load) == ("unchanged", report.load)
+
+
+def test_in_a_new_database_a_correction_follows_its_file_and_yields_to_one_that_was_fixed_since(
+    loader: Loader, tmp_path: Path
+) -> None:
+    load_csv(loader, tmp_path, GOOD, WRONG)
+    for old, new in (("4;15", "4,x"), ("4,x", "4.15")):
+        [item] = exported(loader)
+        replayed(loader, edited(item, old, new))
+    wrong, right = with_corrections([], loader.home)
+    assert b"4,x" in ((wrong.payload and wrong.payload.data) or b"")
+    same = Found("same", CSV, payload(tmp_path / CSV.file, CSV))
+    assert [f.name for f in with_corrections([same], loader.home)] == ["same", wrong.name, right.name]
+    (tmp_path / CSV.file).write_text("\n".join((HEADER, GOOD, WRONG.replace("4;15", "4.25"))) + "\n")
+    fixed = Found("fixed", CSV, payload(tmp_path / CSV.file, CSV))
+    assert [f.name for f in with_corrections([fixed], loader.home)] == [wrong.name, right.name, "fixed"]
+
+
+def test_a_correction_is_kept_once_with_its_place_among_the_others(loader: Loader, tmp_path: Path) -> None:
+    load_csv(loader, tmp_path, GOOD, WRONG)
+    [item] = exported(loader)
+    for new in ("4.15", "4.25", "4.15"):
+        replayed(loader, edited(item, "4;15", new))
+    texts = [f.payload.data for f in with_corrections([], loader.home) if f.payload and f.payload.data]
+    assert [b"4.15" in text for text in texts] == [True, False]
 
 
 def test_loading_the_old_file_again_neither_takes_the_correction_back_nor_misses_it(
@@ -176,6 +201,36 @@ def test_what_is_still_wrong_is_rejected_again_under_the_new_load(loader: Loader
     assert counts(last) == {"candidates": 1, "loaded": 1}
     assert last.counted.file.startswith("replay:indicadores_b3.csv#"), "a correction of a correction is one of the file"
     assert exported(loader) == []
+
+
+def test_what_is_replayed_unedited_stays_open_however_often(loader: Loader, tmp_path: Path) -> None:
+    load_csv(loader, tmp_path, WRONG)  # on line 2, as in its correction
+    for outcome in ("loaded", "unchanged", "unchanged"):
+        [item] = exported(loader)
+        [report] = replayed(loader, item)
+        assert (report.outcome, counts(report)) == (outcome, {"candidates": 1, "rejected": 1})
+        [still] = loader.quarantine.open_entries()
+        assert (still.load_id, still.text) == (report.counted.load_id, WRONG)
+    [item] = exported(loader)
+    replayed(loader, edited(item, "4;15", "4.15"))
+    assert exported(loader) == []
+
+
+def test_a_document_that_is_replayed_unedited_stays_open(loader: Loader, tmp_path: Path) -> None:
+    load(loader, tmp_path, GAMMA, GAMMA_WRONG)
+    before = len(list(loader.quarantine.open_entries()))
+    for _ in range(2):
+        [item] = exported(loader)
+        replayed(loader, item)
+        assert len(list(loader.quarantine.open_entries())) == before
+
+
+def test_equal_lines_of_one_correction_are_replayed_each_for_itself(loader: Loader, tmp_path: Path) -> None:
+    load_csv(loader, tmp_path, WRONG, WRONG)
+    replayed(loader, *exported(loader))
+    first, second = exported(loader)
+    replayed(loader, edited(first, "4;15", "4.15"))
+    assert exported(loader) == [second]
 
 
 def test_only_the_rejected_records_of_a_line_are_taken_for_the_others_may_be_newer_by_now(

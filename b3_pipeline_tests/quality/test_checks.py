@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from b3_pipeline.loading.folder import load_all
 from b3_pipeline.loading.payloads import payload
 from b3_pipeline.parsing.kinds import REPORT
+from b3_pipeline.quality import checks
 from b3_pipeline.quality.checks import checks_of
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sessions import Window, window
@@ -63,6 +65,8 @@ def test_a_dirty_folder_passes_too_for_what_is_rejected_is_listed_and_not_red(ma
     assert report.ok, report.failed("ERROR")
     assert report.tables["b3_adjustments"]["legacy_csv"]["rejected"] == 12
     assert report.payloads["different"] == 0
+    [capture] = [f for c, f in report.findings if (c.table.name, c.name) == ("b3_captures", "parity_legacy_capture")]
+    assert capture.numbers["unreadable"] == 1
 
 
 def test_a_changed_value_is_named_and_loaded_back(settled: Desk) -> None:
@@ -416,6 +420,116 @@ def test_values_that_a_later_load_revised_leave_every_account_closed(settled: De
     assert settled.look("b3_adjustments", "parity_legacy_csv").numbers["different"] == 1
     settled.load()
     assert not settled.red("b3_adjustments")
+
+
+def test_a_file_that_grew_leaves_every_account_closed_after_its_rows_were_lost_and_repaired(settled: Desk) -> None:
+    file = settled.folder / ADJUSTMENTS
+    whole = file.read_text()
+    settled.sql("truncate table b3_adjustments", "b3_adjustments")
+    settled.sql("truncate table b3_loads", "b3_loads")
+    file.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    settled.load()
+    file.write_text(whole)
+    settled.load()
+    settled.db.wait_applied("b3_loads")
+    assert settled.db.query("select loaded, duplicate from b3_loads order by load_id") == [(579, 0), (3, 579)]
+    settled.sql("alter table b3_adjustments drop partition list '2025-03'", "b3_adjustments")
+    red = {(table, check) for table, check, _found in settled.red("b3_adjustments")}
+    assert red == {("b3_adjustments", "parity_legacy_csv"), ("b3_loads", "identity")}
+    settled.repair()
+    assert not settled.red("b3_adjustments")
+
+
+def test_rows_lost_of_a_file_that_is_gone_keep_its_account_open(settled: Desk) -> None:
+    (settled.folder / ADJUSTMENTS).unlink()
+    settled.sql("alter table b3_adjustments drop partition list '2025-03'", "b3_adjustments")
+    assert settled.look("b3_loads", "identity").numbers["rows_differ"] == 1
+
+
+def test_a_partial_load_that_lost_rows_is_named_and_one_that_has_more_may_be_going_on(settled: Desk) -> None:
+    settled.sql("update b3_loads set outcome = 'partial', loaded = 583, candidates = 583", "b3_loads")
+    assert settled.look("b3_loads", "identity").numbers["rows_differ"] == 1
+    settled.sql("update b3_loads set outcome = 'partial', loaded = 581, candidates = 581", "b3_loads")
+    assert settled.look("b3_loads", "identity").passed
+
+
+def test_rows_of_tp_capital_that_are_gone_turn_the_accounts_red(settled: Desk) -> None:
+    load = "'2025-10-14T12:00:00Z', 9, 'telegram_bots', 'tp_capital', 'bots.json', 'x', 1, 1, 0, 0, 0, 'loaded'"
+    settled.sql(
+        "insert into b3_loads (ts, load_id, table_name, feed, file, sha256, candidates, loaded, rejected, duplicate, "
+        f"absent, outcome) values ({load})",
+        "b3_loads",
+    )
+    found = settled.look("b3_loads", "identity")
+    assert (found.passed, found.numbers["tables_short"]) == (False, 1)
+    assert [row["table_name"] for row in found.offending] == ["telegram_bots"]
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("b3_captures", "payload = '{'"),
+        ("b3_captures", "payload = null"),
+        ("b3_gamma_levels", "raw_payload = null"),
+        ("b3_gamma_levels", "raw_payload = 'x'"),
+        ("b3_vol_surface", "contract_month = 'foo'"),
+        ("b3_vol_surface", "delta_bucket = 'x'"),
+    ],
+)
+def test_a_value_that_somebody_spoilt_turns_red_and_is_repaired(captured: Desk, table: str, change: str) -> None:
+    if "contract_month" in change or "delta_bucket" in change:  # a key, which no UPDATE may change
+        column, value = change.split(" = ")
+        columns = ["ts", "contract_month", "delta_bucket", "volatility", "updated_at", "feed", "load_id"]
+        spoilt = [value if c == column else "7" if c == "load_id" else c for c in columns]
+        names = ", ".join(columns)
+        captured.sql(
+            f"insert into {table} ({names}) select {', '.join(spoilt)} from {table} where ts in '2025-10-10' limit 1",
+            table,
+        )
+        captured.sql(f"insert into {table} (ts, feed) values ('2025-11-10T12:00:00Z', 'other')", table)
+    else:
+        captured.sql(f"update {table} set {change}", table)
+    found = captured.look("b3_captures", "rebuild")
+    assert (found.passed, found.numbers["different"] != 0) == (False, True)
+    report = captured.validate()
+    assert not any("defect" in f.advice for _check, f in report.failed("ERROR"))
+    captured.repair()
+    assert captured.look("b3_captures", "rebuild").passed
+
+
+def test_a_check_that_fails_of_itself_is_named_and_hides_no_other(
+    settled: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(checks, "parity", fail)
+    report = settled.validate()
+    failed = {c.name: f.advice for c, f in report.failed("ERROR") if c.table.name == "b3_adjustments"}
+    assert set(failed) == {"parity_legacy_csv", "parity_b3_sprd"}
+    assert "ZeroDivisionError" in failed["parity_legacy_csv"]
+    assert "report it" in failed["parity_legacy_csv"]
+
+
+def test_a_window_without_a_row_of_a_feed_that_began_before_it_is_a_gap(settled: Desk) -> None:
+    settled.sql("alter table b3_adjustments drop partition list '2025-03'", "b3_adjustments")
+    found = settled.look("b3_adjustments", "gaps", window(date(2025, 3, 6), date(2025, 3, 7)))
+    assert [(row["feed"], row["partition"]) for row in found.offending] == [
+        ("legacy_csv", "2025-03-06"),
+        ("legacy_csv", "2025-03-07"),
+    ]
+    before = settled.look("b3_adjustments", "gaps", window(date(2024, 3, 6), date(2024, 3, 7)))
+    assert before.passed
+
+
+def test_a_file_that_cannot_be_read_is_named_and_red_also_where_nothing_of_it_is_stored(settled: Desk) -> None:
+    (settled.folder / "dxy_coleta.csv").write_text("what is this\n")
+    found = settled.look("b3_dxy_ticks", "parity_legacy_csv")
+    assert (found.passed, found.numbers["unreadable"]) == (False, 1)
+    assert "dxy_coleta.csv" in found.advice
+    [file] = [f for f in settled.context().files if f.name == "dxy_coleta.csv"]
+    broken = replace(file, payload=None, outcome="rejected", reason="Permission denied")
+    assert not settled.look("b3_dxy_ticks", "parity_legacy_csv", files=[broken]).passed
 
 
 @pytest.mark.parametrize("tolerance", [0, 3])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -86,6 +90,57 @@ def test_a_file_to_import_is_gone_afterwards_whatever_became_of_it(db: QuestDB, 
     assert not folder.exists()
 
 
+IMPORTED = 1_000_000
+
+
+@pytest.fixture
+def import_under_way(db: QuestDB) -> Iterator[None]:
+    """Another connection imports rows: as one of a killed process does, whose insert the server finishes."""
+    numbers = np.arange(IMPORTED)
+    rows = pa.table({"ts": np.datetime64(TS, "us") + numbers, "instrument": ["DI1"] * IMPORTED, "load_id": numbers})
+    other = QuestDB(db.address)
+    thread = threading.Thread(target=other.send, args=(SNAPSHOTS.name, rows))
+    thread.start()
+    while not db.query("select query_id from query_activity() where query like %s", "insert %"):
+        assert thread.is_alive(), "the import ended before it was seen"
+    yield
+    thread.join()
+    other.close()
+    db.wait_applied(SNAPSHOTS.name)
+
+
+def test_an_import_that_the_server_is_still_at_is_waited_for(db: QuestDB, import_under_way: None) -> None:
+    db.forget_imports(SNAPSHOTS.name)
+    db.wait_applied(SNAPSHOTS.name)
+    assert db.scalar("select count() from b3_snapshots") == IMPORTED
+
+
+def test_an_import_that_takes_too_long_is_an_error_that_says_how_to_break_it_off(
+    db: QuestDB, import_under_way: None
+) -> None:
+    with QuestDB(db.address, apply_timeout_s=0) as impatient, pytest.raises(NotApplied, match=r"CANCEL QUERY \d+"):
+        impatient.forget_imports(SNAPSHOTS.name)
+
+
+def test_a_column_whose_chunks_have_one_value_each_keeps_all_of_them(db: QuestDB, many: None) -> None:
+    rows = [as_arrow([replace_at(ROW, 3, name)], SNAPSHOTS.arrow_schema()) for name in ("DI1", "DOL")]
+    db.send(SNAPSHOTS.name, pa.concat_tables(rows))
+    db.wait_applied(SNAPSHOTS.name)
+    assert db.query("select instrument from b3_snapshots order by instrument") == [("DI1",), ("DOL",)]
+
+
+def test_an_import_folder_that_is_gone_is_made_again(db: QuestDB, many: None) -> None:
+    shutil.rmtree(str(db.address.import_folder), ignore_errors=True)
+    db.send(SNAPSHOTS.name, as_arrow([ROW], SNAPSHOTS.arrow_schema()))
+    db.wait_applied(SNAPSHOTS.name)
+    assert db.scalar("select count() from b3_snapshots") == 1
+
+
+def test_a_table_that_is_not_there_is_an_error_that_says_what_to_do(db: QuestDB) -> None:
+    with pytest.raises(QuestDBError, match=r"b3_nothing is not there.*b3 schema apply"):
+        db.wait_applied("b3_nothing")
+
+
 def test_a_server_elsewhere_is_sent_many_rows_as_few_ones(db: QuestDB, many: None) -> None:
     with QuestDB(replace(db.address, import_folder=None)) as elsewhere:
         elsewhere.send(SNAPSHOTS.name, as_arrow([ROW], SNAPSHOTS.arrow_schema()))
@@ -95,7 +150,7 @@ def test_a_server_elsewhere_is_sent_many_rows_as_few_ones(db: QuestDB, many: Non
 
 
 def test_a_constant_text_is_no_sql(db: QuestDB, many: None) -> None:
-    for instrument in ("x' or 1=1 --", "100%s {file}"):
+    for instrument in ("x' or 1=1 --", "100%s {file}", r"C:\dados\'x", "\\"):
         db.send(SNAPSHOTS.name, as_arrow([replace_at(ROW, 3, instrument)], SNAPSHOTS.arrow_schema()))
         db.wait_applied(SNAPSHOTS.name)
         assert db.scalar("select count() from b3_snapshots where instrument = %s", instrument) == 1

@@ -33,9 +33,14 @@ def loader(db: QuestDB, tmp_path: Path) -> Loader:
     return Loader(db, tmp_path / "home", lambda: NOW, "run-1")
 
 
+def unsealed(data: bytes, _member: str) -> Sealed:
+    """Of an export that has no token."""
+    return Sealed(data)
+
+
 def load(loader: Loader, folder: Path, *records: object) -> dict[str, int]:
     file = write(folder, "tp_capital_signals", *records)
-    return loader.load(payload(file, TP_KINDS[0]), SIGNALS).counted.counts
+    return loader.load(payload(file, TP_KINDS[0], seal=unsealed), SIGNALS).counted.counts
 
 
 def test_a_deleted_signal_is_hidden_alone_and_kept_as_it_was(loader: Loader, tmp_path: Path) -> None:
@@ -120,10 +125,9 @@ def test_who_may_only_read_sees_the_views(loader: Loader, tmp_path: Path) -> Non
     delete(loader.db, KEY, lambda: NOW, loader.home)
     newer = {"updated_at": "2025-09-02T12:00:00Z", "status": "deleted"}
     channels = write(tmp_path, "telegram_channels", CHANNEL, {**CHANNEL, **newer}, {**CHANNEL, "id": "channel-2"})
-    loader.load(payload(channels, TP_KINDS[2]), TABLES["telegram_channels"])
+    loader.load(payload(channels, TP_KINDS[2], seal=unsealed), TABLES["telegram_channels"])
     bots = write(tmp_path, "telegram_bots", *({**BOT, "token": None, **change} for change in ({}, newer)))
-    sealed = payload(bots, TP_KINDS[1], seal=lambda data, _member: Sealed(data))
-    loader.load(sealed, TABLES["telegram_bots"])
+    loader.load(payload(bots, TP_KINDS[1], seal=unsealed), TABLES["telegram_bots"])
     address = loader.db.address
     with QuestDB(replace(address, user=address.reader, password=address.reader_password)) as reader:
         assert reader.query("select count() from tp_capital_signals_active") == [(4,)]

@@ -13,13 +13,13 @@ from b3_pipeline.loading.folder import Account, load_all
 from b3_pipeline.loading.ledger import COUNTS
 from b3_pipeline.loading.load import Loader
 from b3_pipeline.loading.payloads import payload
-from b3_pipeline.parsing.kinds import TP_KINDS
+from b3_pipeline.parsing.kinds import TP_KINDS, Kind
 from b3_pipeline.postgres.vault import open_vault
 from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.signals.incoming import survey_signals
 from b3_pipeline.signals.tokens import Sealer, token_keys
 from b3_pipeline.tables import TABLES, TP_TABLES
-from b3_pipeline_tests.signals.exports import BOT, OTHER, TOKEN, empty_vault, write
+from b3_pipeline_tests.signals.exports import BOT, CHANNEL, OTHER, SIGNAL, TOKEN, empty_vault, write
 
 NOW = datetime(2025, 10, 14, 15, tzinfo=UTC)
 
@@ -143,9 +143,36 @@ def test_a_second_import_is_a_duplicate_and_a_changed_token_a_changed_value(
     assert secrets_of(postgres, loader.home)[current[1]] == OTHER
 
 
-def test_a_file_of_bots_is_not_read_without_sealing(folder: Path) -> None:
+def test_a_token_in_a_signal_or_a_channel_reaches_neither_quarantine_nor_questdb(
+    loader: Loader, folder: Path, postgres: str
+) -> None:
+    write(
+        folder,
+        "tp_capital_signals",
+        {**SIGNAL, "rawMessage": f"bot {TOKEN}"},
+        {**SIGNAL, "timestamp": "today", "rawMessage": f"bot {OTHER}"},
+    )
+    write(folder, "telegram_channels", {**CHANNEL, "description": f"bot {TOKEN}"}, {**CHANNEL, "label": OTHER, "id": 1})
+    tables = load(loader, folder, postgres)["tables"]
+    assert (tables["tp_capital_signals"]["loaded"], tables["tp_capital_signals"]["rejected"]) == (1, 1)
+    assert loader.db.query("select raw_message from tp_capital_signals") == [("bot [hidden]",)]
+    assert loader.db.query("select description from telegram_channels") == [("bot [hidden]",)]
+    found = everything(loader)
+    assert not any(token.encode() in found for token in (TOKEN, OTHER))
+
+
+def test_a_file_of_signals_that_is_cut_off_is_kept_encrypted_for_it_may_hold_a_token(
+    loader: Loader, folder: Path, postgres: str
+) -> None:
+    (folder / "tp_capital_signals.json").write_text(json.dumps([{**SIGNAL, "rawMessage": TOKEN}])[:-1])
+    assert outcomes(load(loader, folder, postgres))["tp_capital_signals.json"] == "rejected"
+    assert TOKEN.encode() not in everything(loader)
+
+
+@pytest.mark.parametrize("kind", TP_KINDS)
+def test_no_file_of_an_export_is_read_without_sealing(folder: Path, kind: Kind) -> None:
     with pytest.raises(UsageError, match="holds secrets"):
-        payload(bots(folder, BOT), TP_KINDS[1])
+        payload(write(folder, kind.name, BOT), kind)
 
 
 def test_a_file_of_bots_that_none_can_be_is_rejected_and_not_copied(

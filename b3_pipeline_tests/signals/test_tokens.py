@@ -18,7 +18,7 @@ from b3_pipeline.errors import UsageError
 from b3_pipeline.parsing.json_text import Array, decode
 from b3_pipeline.postgres.vault import Vault, VaultError, open_vault
 from b3_pipeline.signals.tokens import HIDDEN, Sealer, rotate_keys, sealed, token_keys
-from b3_pipeline_tests.signals.exports import BOT, OTHER, TOKEN, empty_vault
+from b3_pipeline_tests.signals.exports import BOT, OTHER, SIGNAL, TOKEN, empty_vault
 
 KEY = base64.urlsafe_b64encode(bytes(range(32))).decode().rstrip("=")  # the same in every pytest-xdist worker
 
@@ -97,6 +97,42 @@ def test_no_token_is_left_anywhere_in_a_record(vault: Vault, record: object) -> 
     assert not any(token in text for token in (TOKEN, OTHER, "abc-def-ghi-jkl"))
 
 
+def test_a_token_is_hidden_in_the_records_of_other_bots_too(vault: Vault) -> None:
+    odd, longer = "abc-def-ghi-jkl", "abc-def-ghi-jkl-mno"
+    first, second, third = seal(
+        vault,
+        {**BOT, "description": f"as {longer}"},
+        {**BOT, "id": "bot-2", "token": odd},
+        {**BOT, "id": f"x{odd}", "token": longer, "more": [{odd: odd}]},
+    )
+    assert first["description"] == f"as {HIDDEN}"
+    assert (third["id"], third["more"]) == (f"x{HIDDEN}", [{HIDDEN: HIDDEN}])
+    assert [vault.reveal(r["token"]) for r in (first, second, third)] == [TOKEN, odd, longer]
+
+
+def test_without_a_member_of_their_own_all_texts_of_records_lose_tokens_and_nothing_else(vault: Vault) -> None:
+    records = [{**SIGNAL, "rawMessage": f"use {TOKEN}\nnow", "": OTHER, BARE: 1}, f"x {TOKEN}", [OTHER], 1, None]
+    result = Sealer(vault)(json.dumps(records).encode(), "")
+    assert json.loads(result.data) == [
+        {**SIGNAL, "rawMessage": f"use {HIDDEN}\nnow", "": HIDDEN, HIDDEN: 1},
+        f"x {HIDDEN}",
+        [HIDDEN],
+        1,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("member", ["", "token"])
+def test_a_document_without_tokens_is_the_same_to_the_byte(vault: Vault, member: str) -> None:
+    data = b' [ {"id":"x", "n": 1.50, "u": "\\u00e7" } ]\n'
+    assert Sealer(vault)(data, member).data == data
+
+
+def test_digits_without_end_are_looked_at_once() -> None:
+    text = "1" * 200_000
+    assert sealed(Array([text]), "", lambda _bot, _token: "") == [text]
+
+
 def test_all_else_is_as_it_was(vault: Vault) -> None:
     document = '[{"token": null, "n": 1.50, "big": 1e999, "x": [true, null, {"é": "\\u00e7\\n\\""}]}, null]'
     result = Sealer(vault)(document.encode(), "token")
@@ -121,6 +157,7 @@ def test_the_reason_of_a_broken_file_quotes_nothing_of_it(vault: Vault) -> None:
     assert TOKEN not in fault
 
 
+BARE = f"7310000003:{'A' * 35}"
 TEXTS = st.sampled_from([TOKEN, OTHER, f"x{TOKEN}y", "a", ""])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXTS,
