@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from b3_pipeline.defs.sources import KINDS, source_key
+from b3_pipeline.defs.sources import source_key
 from b3_pipeline.defs.tables import TOMBSTONES
 from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT, TP_KINDS, Kind
 from b3_pipeline.tables import LEDGERS, MARKET_TABLES, TABLES, TP_TABLES, Table
@@ -43,10 +43,10 @@ validate = dg.define_asset_job(
 
 
 def _backfill(table: Table) -> dg.UnresolvedAssetJobDefinition:
-    kinds = [kind for kind in KINDS if table.name in kind.tables]
+    """The table alone: `dg launch` takes a range only of what is partitioned, which its sources are not."""
     return dg.define_asset_job(
         f"backfill_{table.name}",
-        selection=_assets(kinds, [table.name]) - dg.AssetSelection.assets(*(t.name for t in LEDGERS)),
+        selection=dg.AssetSelection.assets(table.name),
         description=f"Loads the sessions that are chosen here into {table.name}. Running it again changes nothing.",
     )
 

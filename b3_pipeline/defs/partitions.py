@@ -42,9 +42,8 @@ def _midnight(day: date) -> datetime:
 
 
 SESSIONS = session_partitions(Settings().first_session)
-#: Partitions in one run of a backfill: a run costs seconds to start, and what it has done when it is killed stays done.
-CHUNK = 250
-BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=CHUNK)
+#: A range is one run: each would read the same files and cost seconds to start, and `dg launch` takes no other policy.
+BACKFILL = dg.BackfillPolicy.single_run()
 
 
 def keys_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Sequence[str]:

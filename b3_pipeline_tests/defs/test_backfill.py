@@ -163,15 +163,13 @@ def test_a_record_without_a_date_is_in_its_files_account_and_in_no_partition(leg
     assert ledger(db) == [(33, 30, 3, 0, 0, "loaded")]
 
 
-def test_each_backfill_job_is_partitioned_and_the_large_ones_run_in_chunks() -> None:
+def test_each_backfill_job_is_partitioned_and_a_range_is_one_run() -> None:
     defs = build_defs()
     for job in defs.get_repository_def().get_all_jobs():
         if job.name.startswith("backfill_") or job.name == "migrate":
             assert job.partitions_def == SESSIONS
     node = defs.resolve_asset_graph().get(dg.AssetKey(TICKS.name))
-    assert node.backfill_policy
-    assert node.backfill_policy.max_partitions_per_run
-    assert 100 <= node.backfill_policy.max_partitions_per_run <= 1_000
+    assert node.backfill_policy == dg.BackfillPolicy.single_run()
 
 
 def test_the_sample_of_these_tests_is_as_they_say(legacy: Path) -> None:
