@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from b3_pipeline.cli.output import Json, emit, emit_each, guarded, say, table
-from b3_pipeline.cli.running import Run, show_account
+from b3_pipeline.cli.running import Run, conclude
 from b3_pipeline.errors import B3Error, UsageError
 
 if TYPE_CHECKING:
@@ -41,15 +41,7 @@ def migrate(
 
       b3 migrate --legacy ./data --json | jq .tables
     """
-    result = migrate_folder(legacy, show=not as_json)
-    if strict and any(t["rejected"] for t in result["tables"].values()):
-        result["ok"] = False
-    if as_json:
-        emit(result)
-    else:
-        show_account(result)
-    if not result["ok"]:
-        raise typer.Exit(1)
+    conclude(migrate_folder(legacy, show=not as_json), strict=strict, as_json=as_json)
 
 
 def migrate_folder(legacy: Path | None, *, show: bool = True) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.markup import escape
 
-from b3_pipeline.cli.output import say, table
+from b3_pipeline.cli.output import emit, say, table
 
 if TYPE_CHECKING:
     from b3_pipeline.loading.payloads import Found
@@ -83,6 +84,18 @@ class Run:
         failures = self.job(name, inputs)
         result = self.store.account.summary(tables, self.rows, self.seconds)
         return {**result, "ok": False, "errors": failures} if failures else result
+
+
+def conclude(result: dict[str, Any], *, strict: bool, as_json: bool) -> None:
+    """How a command that loads ends: what `Run.load` returned, printed, and the exit code. `strict`: no reject may be."""
+    if strict and any(t["rejected"] for t in result["tables"].values()):
+        result["ok"] = False
+    if as_json:
+        emit(result)
+    else:
+        show_account(result)
+    if not result["ok"]:
+        raise typer.Exit(1)
 
 
 def show_account(result: dict[str, Any]) -> None:

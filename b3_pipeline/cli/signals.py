@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from b3_pipeline.cli.output import Json, emit, guarded, say, table
-from b3_pipeline.cli.running import Run, show_account
+from b3_pipeline.cli.running import Run, conclude
 from b3_pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,15 +44,7 @@ def import_signals(
 
       b3 signals import ./export --json | jq .tables
     """
-    result = import_folder(folder, show=not as_json)
-    if strict and any(t["rejected"] for t in result["tables"].values()):
-        result["ok"] = False
-    if as_json:
-        emit(result)
-    else:
-        show_account(result)
-    if not result["ok"]:
-        raise typer.Exit(1)
+    conclude(import_folder(folder, show=not as_json), strict=strict, as_json=as_json)
 
 
 def import_folder(folder: Path, *, show: bool = True) -> dict[str, Any]:

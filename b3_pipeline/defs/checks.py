@@ -28,7 +28,7 @@ def table_checks(table: Table) -> dg.AssetChecksDefinition:
     ) -> Iterator[dg.AssetCheckResult]:
         keys = keys_of(context)
         wanted = {key.name for key in context.selected_asset_check_keys}
-        with store.quality(config) as looked_at:
+        with store.quality(config, context.run.run_id) as looked_at:
             for check in (c for c in checks.values() if c.name in wanted):
                 yield _result(check, check.finding(looked_at, window_of(keys)), keys)
 

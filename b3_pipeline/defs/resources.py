@@ -40,6 +40,8 @@ class Store:
         self.account = Account(list(files))
         self.db: QuestDB | None = None
         self._given, self._run = bool(files), ""
+        self._sources: list[Found] = []
+        self._checked = ""  # the run whose checks `_sources` are for
 
     @contextmanager
     def loader(self, run_id: str, window: Window = ALWAYS, progress: Callable[[int], None] = quiet) -> Iterator[Loader]:
@@ -53,13 +55,18 @@ class Store:
             yield Loader(db, self.settings.home, self.settings.clock, run_id, both, window=window)
 
     @contextmanager
-    def quality(self, inputs: Inputs) -> Iterator[Context]:
-        """What checks look at: the home's servers, and the sources of what they hold as far as they are at hand."""
-        folder = inputs.legacy_dir or self.settings.legacy_dir
+    def quality(self, inputs: Inputs, run_id: str) -> Iterator[Context]:
+        """What checks look at: the home's servers, and the sources of what they hold as far as they are at hand.
+
+        The sources are looked up once a run, at its first check: every file is read for its hash.
+        """
+        if self._checked != run_id:
+            folder = inputs.legacy_dir or self.settings.legacy_dir
+            self._sources = at_hand(Path(folder) if folder else None, self.settings.home)
+            self._checked = run_id
         with self._database() as db:
-            files = at_hand(Path(folder) if folder else None, self.settings.home)
             gaps = known_gaps(self.settings.known_gaps)
-            yield Context(db, self.settings.home, self.settings.clock(), files, known_gaps=gaps)
+            yield Context(db, self.settings.home, self.settings.clock(), self._sources, known_gaps=gaps)
 
     @contextmanager
     def _database(self) -> Iterator[QuestDB]:

@@ -1,4 +1,4 @@
-"""What a table holds, counted: rows by session, feed and load."""
+"""What a table holds, counted: rows by local day, feed and load."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ from b3_pipeline.tables import Table
 
 @dataclass(frozen=True)
 class Count:
-    """The rows that one load has in one session: how many, of which feed, the newest one's time (naive UTC)."""
+    """The rows that one load has on one local day: how many, of which feed, the newest one's time (naive UTC).
 
+    `session` is the one that the day belongs to (`sessions.session_of`).
+    """
+
+    day: date
     session: date
     feed: str
     load_id: int
@@ -26,7 +30,7 @@ class Count:
 
 
 def census(db: QuestDB, table: Table, window: Window = ALWAYS) -> list[Count]:
-    """Counts a market table's rows within a window, by the session of their local day (see `sessions.session_of`)."""
+    """Counts a market table's rows within a window, in the order of day, feed and load."""
     counted = db.query(
         named(
             "select timestamp_floor('d', to_timezone({ts}, %s)) d, feed, load_id, count(), max({ts}) from {table} "
@@ -38,7 +42,8 @@ def census(db: QuestDB, table: Table, window: Window = ALWAYS) -> list[Count]:
         *window.bounds(),
     )
     days = np.array([row[0] for row in counted], dtype="datetime64[D]")
-    return [Count(s.item(), *row[1:]) for s, row in zip(sessions_of(days), counted, strict=True)] if counted else []
+    both = zip(days.tolist(), sessions_of(days).tolist(), counted, strict=True) if counted else ()
+    return [Count(day, session, *row[1:]) for day, session, row in both]
 
 
 def by_session(counts: Iterable[Count]) -> dict[date, list[Count]]:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 
 from b3_pipeline.loading.buckets import IN_MEMORY, TimeBuckets
 from b3_pipeline.loading.compare import Standing
 from b3_pipeline.loading.ledger import COUNTS, Ledger, Load, recognise
+from b3_pipeline.loading.locks import holding
 from b3_pipeline.loading.payloads import Payload, PayloadChanged
 from b3_pipeline.loading.quarantine import LoadRejects, Quarantine
 from b3_pipeline.loading.writer import LoadError, Writer
@@ -91,10 +91,7 @@ class Loader:
         do not close, QuestDBError when the server is away (the load then goes on under its own id next time). That
         the table is as contracted is `load_all`'s to ask.
         """
-        (self.home / "locks").mkdir(parents=True, exist_ok=True)
-        with FileLock(self.home / "locks" / f"{table.name}.lock"):
-            self.db.forget_imports(table.name)
-            self.db.wait_applied(table.name)  # what does not show yet could not be compared
+        with holding(self.db, self.home, table):
             shutil.rmtree(self.spool(table), ignore_errors=True)  # of a load that was killed
             earlier = self._earlier(payload, table, claimed)
             if earlier is not None and earlier.outcome == "loaded" and not self.again and self._stands(earlier):

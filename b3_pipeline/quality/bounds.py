@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from b3_pipeline import sessions
+from b3_pipeline.loading.census import census
 from b3_pipeline.quality.finding import SHOWN, Context, located
-from b3_pipeline.quality.stored import Condition, condition, count, during, first_rows, local_days, one_of
+from b3_pipeline.quality.stored import Condition, condition, count, during, first_rows, one_of
 from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.sessions import Window, is_session
 from b3_pipeline.tables import Bounds, Column, Range, Table
@@ -62,8 +63,8 @@ def broken(context: Context, table: Table, rule: Rule, window: Window) -> tuple[
 def off_sessions(context: Context, table: Table, window: Window) -> tuple[int, list[dict[str, Any]]]:
     """How many rows of a window lie on local days that are no session, and the first of them."""
     counts: dict[date, int] = {}
-    for _feed, day, rows in local_days(context.db, table, window):
-        counts[day] = counts.get(day, 0) + rows
+    for some in census(context.db, table, window):
+        counts[some.day] = counts.get(some.day, 0) + some.rows
     odd = {day: rows for day, rows in counts.items() if not is_session(day)}
     on_days = (
         {"rule": "its day is a session", **located(table, row)}

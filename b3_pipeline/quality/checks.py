@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from b3_pipeline.loading.census import census
 from b3_pipeline.quality import accounts, bounds
 from b3_pipeline.quality.documents import CAPTURES
 from b3_pipeline.quality.finding import SHOWN, Context, Finding, located, reason_of, verdict
 from b3_pipeline.quality.parity import Parity, compare, parity, stored_rows
 from b3_pipeline.quality.rebuild import rebuild
 from b3_pipeline.quality.sources import feeds_of
-from b3_pipeline.quality.stored import during, grouped, local_days, of_feed, repeated_keys, stretches
+from b3_pipeline.quality.stored import during, grouped, of_feed, repeated_keys, stretches
 from b3_pipeline.questdb import schema
 from b3_pipeline.questdb.client import QuestDBError, named
 from b3_pipeline.sessions import ALWAYS, Window, session_before, session_of, sessions_of, to_local, window
@@ -240,8 +241,8 @@ def _parity_advice(result: Parity) -> str:
 def _gaps(table: Table, context: Context, within: Window) -> Finding:
     firsts = {feed: to_local(first).date() for feed, (first, _last) in _feed_spans(context, table, ALWAYS).items()}
     days: dict[str, list[date]] = {feed: [] for feed in firsts}
-    for feed, day, _rows in local_days(context.db, table, within):
-        days.setdefault(feed, []).append(day)
+    for some in census(context.db, table, within):
+        days.setdefault(some.feed, []).append(some.session)
     missing = [
         (feed, day)
         for feed, first in firsts.items()
@@ -267,7 +268,7 @@ def _missing_sessions(
     days = np.arange(np.datetime64(first), np.datetime64(last) + np.timedelta64(1, "D"))
     sessions = np.unique(sessions_of(days)) if len(days) else days
     known = (*context.known_gaps.get(feed, ()), *context.expired.get(table.name, ()))
-    missing = [day.item() for day in np.setdiff1d(sessions, sessions_of(np.array(there, "datetime64[D]")))]
+    missing = [day.item() for day in np.setdiff1d(sessions, np.array(there, "datetime64[D]"))]
     return [day for day in missing if not any(_covers(gap, day) for gap in known)]
 
 

@@ -136,16 +136,7 @@ def compare(table: Table, records: pa.Table, rows: pa.Table) -> Comparison:
 def common_ids(table: Table, *sides: pa.Table) -> np.ndarray:
     """`key_ids` of several tables of one feed, one after another. A key that is null is a key like any other."""
     keys = _keys(table)
-    return key_ids(unify([_without_nulls(side.select(keys)) for side in sides]), keys)
-
-
-def _without_nulls(keys: pa.Table) -> pa.Table:
-    for place, name in enumerate(keys.column_names):
-        column = keys.column(name)
-        if column.null_count and pa.types.is_dictionary(column.type):
-            texts = column.cast(pa.string()).fill_null("").dictionary_encode()
-            keys = keys.set_column(place, keys.schema.field(name), texts)
-    return keys
+    return key_ids(unify([side.select(keys) for side in sides]), keys)
 
 
 def parity(context: Context, table: Table, feed: str, window: Window = ALWAYS, tell: Tell = _nobody) -> Parity:

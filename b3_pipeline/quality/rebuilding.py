@@ -10,19 +10,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 from psycopg import sql
 from pyarrow import parquet
 
 from b3_pipeline.errors import B3Error
 from b3_pipeline.loading.compare import any_of, differing
+from b3_pipeline.loading.locks import holding
 from b3_pipeline.quality.finding import Context
 from b3_pipeline.quality.parity import common_ids, compare, parity
 from b3_pipeline.quality.sources import feeds_of
@@ -58,7 +57,7 @@ class Rebuilding:
 
     def put_back(self) -> Iterator[dict[str, Any]]:
         """Finishes what interrupted rebuilds have left."""
-        with self._locked():
+        with holding(self.context.db, self.context.home, self.table):
             for staging in self._stagings():
                 self.context.db.wait_applied(staging.name)
                 rows = self._put_back(staging)
@@ -82,7 +81,7 @@ class Rebuilding:
         somebody else writes.
         """
         about = {"table": self.table.name, "partition": partition}
-        with self._locked():
+        with holding(self.context.db, self.context.home, self.table):
             if partition == self._newest():
                 reason = "the newest partition is never rebuilt: run this again when rows of a later one have come"
                 return {**about, "action": "left", "reason": reason}
@@ -146,15 +145,6 @@ class Rebuilding:
         db.wait_applied(self.table.name)
         self._expect(self.table, window, copy.kept, "the rebuilt partition")
         self._drop(staging)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        locks = self.context.home / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / f"{self.table.name}.lock"):
-            self.context.db.forget_imports(self.table.name)  # a killed load's may still be at work
-            self.context.db.wait_applied(self.table.name)
-            yield
 
     def _newest(self) -> str:
         newest = self.context.db.scalar(named("select max({ts}) from {t}", ts=self.table.timestamp, t=self.table.name))

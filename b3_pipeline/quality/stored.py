@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import reduce
 from typing import Any, LiteralString
 
@@ -12,7 +12,6 @@ from psycopg import sql
 
 from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.sessions import ALWAYS, Window
-from b3_pipeline.settings import LOCAL_ZONE
 from b3_pipeline.tables import Table
 
 #: Rows grouped by key at once on the server.
@@ -95,16 +94,6 @@ def stretches(db: QuestDB, table: Table, limit: int, within: Window, where: Cond
         yield from stretches(db, table, limit, Window(middle, within.end), where)
     else:
         yield within, rows
-
-
-def local_days(db: QuestDB, table: Table, window: Window) -> list[tuple[str, date, int]]:
-    """(feed, local day, rows) for all days in the window that have rows of the feed, in that order."""
-    where = during(table, window)
-    day = named("timestamp_floor('d', to_timezone({ts}, ", ts=table.timestamp) + sql.Literal(LOCAL_ZONE) + sql.SQL("))")
-    query = sql.SQL("select feed, {} day, count() from {} where {} group by feed, day order by feed, day").format(
-        day, sql.Identifier(table.name), where.text
-    )
-    return [(feed, moment.date(), rows) for feed, moment, rows in db.query(query, *where.values)]
 
 
 def partition_of(table: Table, moment: datetime) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock
 
 from b3_pipeline.errors import B3Error
+from b3_pipeline.loading.locks import holding
 from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.tables import TABLES
 
@@ -63,10 +63,7 @@ def delete(db: QuestDB, key: SignalKey, now: Callable[[], datetime], home: Path)
 
     Raises NoSuchSignal.
     """
-    folder = home / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{DELETED.name}.lock"):
-        db.wait_applied(DELETED.name)
+    with holding(db, home, DELETED):
         if (buried := _stored(db, DELETED.name, DELETED.arrow_schema(), key)).num_rows:
             return _deletion(buried, now=False)
         moment = now().replace(tzinfo=None)

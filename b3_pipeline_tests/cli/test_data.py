@@ -6,28 +6,15 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
-from typer.testing import CliRunner, Result
 
-from b3_pipeline.cli import app
 from b3_pipeline.dagster_server import environment
 from b3_pipeline.loading.ledger import COUNTS
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.settings import Settings
-
-
-def b3(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
-    return result
-
-
-def answer(*arguments: object, code: int = 0) -> Any:
-    """What a command prints on standard output: one JSON document."""
-    return json.loads(b3(*arguments, "--json", code=code).stdout)
+from b3_pipeline_tests.cli.commands import answer, b3
 
 
 @pytest.fixture

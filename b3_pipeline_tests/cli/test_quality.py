@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from b3_pipeline.cli import app
 from b3_pipeline.questdb.client import QuestDB
+from b3_pipeline_tests.cli.commands import answer, b3
 from b3_pipeline_tests.quality.conftest import ADJUSTMENTS, Desk
-
-
-def b3(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
-    return result
-
-
-def answer(*arguments: object, code: int = 0) -> Any:
-    return json.loads(b3(*arguments, "--json", code=code).stdout)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from b3_pipeline_tests.cli.test_data import answer, b3, legacy  # noqa: F401 (a fixture)
+from b3_pipeline_tests.cli.commands import answer, b3
+from b3_pipeline_tests.cli.test_data import legacy  # noqa: F401 (a fixture)
 
 
 @pytest.fixture

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from b3_pipeline.cli import app
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.tables import TP_TABLES
+from b3_pipeline_tests.cli.commands import answer, b3
 from b3_pipeline_tests.signals.exports import BOT, CHANNEL, SIGNAL, TOKEN, empty_vault, write
 
 KEY = [
@@ -24,17 +22,6 @@ KEY = [
     "--asset",
     "ITUBX36",
 ]
-
-
-def b3(*arguments: object, code: int = 0, given: str | None = None) -> Result:
-    result = CliRunner().invoke(app, [str(a) for a in arguments], input=given)
-    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
-    return result
-
-
-def answer(*arguments: object, code: int = 0) -> Any:
-    """What a command prints on standard output: one JSON document."""
-    return json.loads(b3(*arguments, "--json", code=code).stdout)
 
 
 @pytest.fixture

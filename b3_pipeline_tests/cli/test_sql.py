@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from b3_pipeline_tests.cli.test_data import answer, b3
+from b3_pipeline_tests.cli.commands import answer, b3
 
 MANY = "select x from long_sequence(20000)"
 

@@ -11,6 +11,7 @@ from b3_pipeline.defs.resources import Inputs, Store
 from b3_pipeline.errors import UsageError
 from b3_pipeline.loading.payloads import survey
 from b3_pipeline.parsing.kinds import CAPTURE, GAMMA, LEGACY_KINDS, REPORT
+from b3_pipeline.questdb.client import QuestDB
 
 
 @pytest.fixture
@@ -65,3 +66,18 @@ def test_a_run_that_names_a_report_is_about_that_report_only(
     store, inputs = Store(), Inputs(reports=[str(shared / "data" / "b3" / "SPRD260112.zip")])
     assert [f.name for f in store.files(inputs, "run-1", [REPORT])] == ["SPRD260112.zip"]
     assert store.files(inputs, "run-1", LEGACY_KINDS) == []
+
+
+def test_all_checks_of_a_run_see_one_state_of_the_sources_and_the_next_run_another(folder: Path, db: QuestDB) -> None:
+    store, inputs = Store(), Inputs(legacy_dir=str(folder))
+    store.db = db
+
+    def gamma(run_id: str) -> str | None:
+        with store.quality(inputs, run_id) as context:
+            [file] = [f for f in context.files if f.kind is GAMMA]
+            return file.payload.sha256 if file.payload else None
+
+    before = gamma("run-1")
+    (folder / "gamma.json").write_text("{}")
+    assert gamma("run-1") == before
+    assert gamma("run-2") != before

@@ -33,7 +33,7 @@ why = "idem"
 def missing(folder: Path) -> set[str]:
     """The sessions that the check misses, as Dagster and `b3 validate` are given what is known."""
     [check] = [check for check in checks_of(TABLES["b3_adjustments"]) if check.name == "gaps"]
-    with Store().quality(Inputs(legacy_dir=str(folder))) as context:
+    with Store().quality(Inputs(legacy_dir=str(folder)), "run-1") as context:
         return {row["partition"] for row in check.run(context, ALWAYS).offending}
 
 
