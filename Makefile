@@ -19,7 +19,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	touch $@
 
 up: deps
-	$(BIN)/b3 up $(if $(LEGACY),--legacy $(LEGACY),--sample)
+	$(BIN)/b3 up $(if $(LEGACY),--legacy $(LEGACY),--demo)
 
 test: deps
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

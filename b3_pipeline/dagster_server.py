@@ -78,13 +78,10 @@ def environment(settings: Settings, postgres_dsn: str) -> dict[str, str]:
     """
     home = settings.folder("dagster")
     write_private(home / "dagster.yaml", instance_config(home))
-    legacy = {"B3_LEGACY_DIR": str(settings.legacy_dir)} if settings.legacy_dir else {}
     return {
-        **legacy,
+        **settings.environment(),
         "DAGSTER_EVENT_BATCH_SIZE": "200",  # a backfill reports thousands of partitions
         "DAGSTER_HOME": str(home),
-        "B3_HOME": str(settings.home),
-        "B3_PORT_BASE": str(settings.port_base),
         POSTGRES_URL: storage_url(postgres_dsn),
     }
 

@@ -10,7 +10,10 @@ import dagster as dg
 from b3_pipeline.defs.checks import all_checks
 from b3_pipeline.defs.jobs import jobs
 from b3_pipeline.defs.resources import Store
+from b3_pipeline.defs.schedules import schedules
+from b3_pipeline.defs.sensors import sensors
 from b3_pipeline.defs.sources import source_assets
+from b3_pipeline.defs.sweep import gaps
 from b3_pipeline.defs.tables import table_assets
 
 
@@ -19,7 +22,9 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     return dg.Definitions(
         assets=[*source_assets(), *table_assets()],
         asset_checks=all_checks(),
-        jobs=jobs(),
+        jobs=[*jobs(), gaps],
+        schedules=schedules(),
+        sensors=sensors(),
         resources={"store": Store(), **(resource_overrides or {})},
         executor=dg.in_process_executor,  # a process a step would cost seconds each
     )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ import psycopg
 from pydantic import SecretStr
 
 from b3_pipeline import ports, services
+from b3_pipeline.alerts.probe import test_channels
 from b3_pipeline.credentials import unsafe
 from b3_pipeline.errors import B3Error
 from b3_pipeline.home import Holder
@@ -28,8 +30,11 @@ from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.questdb.jar import VERSION as QUESTDB_VERSION
 from b3_pipeline.questdb.jar import cached_jar
 from b3_pipeline.settings import Settings
+from b3_pipeline.sources.catalog import SOURCES, enabled
+from b3_pipeline.sources.probing import probe
 from b3_pipeline.supervision import LOG_NAME
 
+_CHANNEL = "Look at the channel's B3_ALERT_… settings, and whether its server is up: docs/alerts.md."
 ENOUGH_FILES = ENOUGH_MAPS = 1_048_576  # QuestDB's own advice, of its page on capacity planning
 State = Literal["ok", "warn", "fail"]
 
@@ -55,6 +60,7 @@ def examine(settings: Settings) -> list[Check]:
         *_restarts(settings),
         _secrets(settings.home / "secrets"),
         _legacy(settings.legacy_dir),
+        *_sources(settings),
         *_settings(settings),
     ]
 
@@ -114,6 +120,7 @@ def _ports(settings: Settings) -> Iterator[Check]:
     ours = Holder.of(settings.home)
     for what, port in {
         "Dagster": wanted.dagster,
+        "Metrics": wanted.metrics,
         "QuestDB HTTP": wanted.questdb_http,
         "QuestDB PG wire": wanted.questdb_pg,
         "QuestDB health": wanted.questdb_health,
@@ -183,6 +190,22 @@ def _legacy(folder: Path | None) -> Check:
     return Check("legacy folder", "fail", f"{folder} cannot be read", advice)
 
 
+def _sources(settings: Settings) -> Iterator[Check]:
+    """Whether each source that is collected answers, and takes our credentials; nothing is loaded."""
+    if settings.replay_dir is not None:
+        yield Check("sources", "ok", f"not asked: {settings.replay_dir} is replayed instead")
+        return
+    # its folder has been looked at by now
+    of_folder = {name for name, source in SOURCES.items() if source.file and settings.legacy_dir}
+    asked = {name: source for name, source in enabled(settings).items() if name not in of_folder}
+    with ThreadPoolExecutor(max(1, len(asked))) as pool:
+        found = list(pool.map(lambda source: probe(source, settings), asked.values()))
+    for name, result in zip(asked, found, strict=True):
+        yield Check(f"source {name}", "ok" if result.ok else "fail", result.found, result.advice)
+    for name in sorted(SOURCES.keys() & set(settings.sources_off)):
+        yield Check(f"source {name}", "ok", "switched off (B3_SOURCES_OFF)")
+
+
 def _settings(settings: Settings) -> Iterator[Check]:
     """Every setting's value and where it comes from; a secret's value is not shown."""
     file = settings.home / "settings.toml"
@@ -194,3 +217,20 @@ def _settings(settings: Settings) -> Iterator[Check]:
         source = variable if variable in environment else "settings.toml" if name in in_file else "default"
         shown = "set (not shown)" if isinstance(value, SecretStr) else "not set" if value is None else str(value)
         yield Check(f"setting {name}", "ok", f"{shown} ({source})")
+
+
+def try_alerts(settings: Settings) -> list[Check]:
+    """Sends a test through every alert channel, and says which took it."""
+    tried = test_channels(settings)
+    if not tried:
+        advice = "Set B3_ALERT_WEBHOOK_URL, B3_ALERT_SLACK_URL, B3_ALERT_SMTP_URL or B3_ALERT_ALERTMANAGER_URL: docs/alerts.md."
+        return [Check("alerts", "warn", "no channel: they go to logs/alerts.log only", advice)]
+    return [
+        Check(
+            f"alerts by {name}",
+            "ok" if taken else "fail",
+            "a test was sent" if taken else why,
+            "" if taken else _CHANNEL,
+        )
+        for name, taken, why in tried
+    ]

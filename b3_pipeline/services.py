@@ -12,7 +12,7 @@ from typing import Never
 import httpx2
 import psycopg
 
-from b3_pipeline import dagster_server, processes, supervision
+from b3_pipeline import dagster_server, processes, residents, supervision
 from b3_pipeline.errors import B3Error
 from b3_pipeline.home import Hold, Holder, HomeBusy, State, hold, require_disk
 from b3_pipeline.ports import require_free
@@ -28,7 +28,14 @@ from b3_pipeline.questdb.server import QuestDBServer
 from b3_pipeline.settings import PROJECT, Ports, Settings
 from b3_pipeline.supervision import BackOff, Server, Supervisor
 
-NAMES = (questdb.NAME, postgres.NAME, dagster_server.WEBSERVER, dagster_server.DAEMON)
+NAMES = (
+    questdb.NAME,
+    postgres.NAME,
+    dagster_server.WEBSERVER,
+    dagster_server.DAEMON,
+    residents.COLLECTOR,
+    residents.MONITOR,
+)
 DAGSTER_START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60
 
@@ -150,14 +157,32 @@ def _dagster(settings: Settings, databases: Engines, workspace: Path, client: ht
     ]
 
 
+def _residents(settings: Settings) -> list[Server]:
+    """The collector and the monitor, not started yet."""
+
+    def gives_signs(child: Child) -> bool:
+        return residents.alive(settings.home, child.program.name, since=child.record.create_time)
+
+    return [
+        Server(program.name, partial(Child, program, settings.home), gives_signs, residents.START_TIMEOUT_S, 0.2)
+        for program in residents.programs(settings)
+    ]
+
+
 class Services:
-    """The databases, healthy, and Dagster's processes, started."""
+    """The databases, healthy; Dagster's processes, started; and our own, which `collect` starts."""
 
     def __init__(
-        self, engines: Engines, databases: list[Server], dagster: list[Server], held: Hold, logs: Path
+        self,
+        engines: Engines,
+        databases: list[Server],
+        dagster: list[Server],
+        ours: list[Server],
+        held: Hold,
+        logs: Path,
     ) -> None:
         self.engines = engines
-        self._databases, self._dagster = databases, dagster
+        self._databases, self._dagster, self._ours = databases, dagster, ours
         self._held, self._logs = held, logs
 
     def wait_healthy(self) -> None:
@@ -168,34 +193,42 @@ class Services:
         for server in self._dagster:
             server.wait()
 
+    def collect(self) -> None:
+        """Starts the collector and the monitor; returns when both give signs of life. Raises ServerDied."""
+        for server in self._ours:
+            server.start()
+        for server in self._ours:
+            server.wait()
+
     def watch(self, tell: Callable[[str], None], back_off: BackOff | None = None) -> Never:
         """Never returns: starts servers again that crash, and tells people so; see `supervision`."""
-        servers = [*self._databases, *self._dagster]
+        servers = [*self._databases, *self._dagster, *self._ours]
         Supervisor(servers, self._logs, tell, self._held.restarted, back_off).watch()
 
 
 @contextmanager
 def all_services(settings: Settings, report: Report, held: Hold, workspace: Path | None = None) -> Iterator[Services]:
-    """Databases, Dagster's web server and daemon for the length of the block; then all are stopped.
+    """Databases, Dagster, collector and monitor for the length of the block; then all are stopped.
 
-    The databases are healthy at once; Dagster is after `wait_healthy`. `workspace` is a workspace.yaml of one's own.
+    The databases are healthy at once; Dagster is after `wait_healthy`; ours run from `collect` on. `workspace` is a workspace.yaml of one's own.
     """
     _require_sound(settings)
     _make_ready(settings, report)
-    require_free({"Dagster": settings.ports.dagster})
+    require_free({"Dagster": settings.ports.dagster, "Metrics": settings.ports.metrics})
     with (
         _embedded(settings, report, held) as (engines, databases),
         httpx2.Client(trust_env=False, timeout=15) as client,
     ):
         report("QuestDB and PostgreSQL are up.")
         dagster = _dagster(settings, engines, workspace or PROJECT / "workspace.yaml", client)
+        ours = _residents(settings)
         try:
             for server in dagster:
                 server.start()
-            yield Services(engines, databases, dagster, held, settings.folder("logs"))
+            yield Services(engines, databases, dagster, ours, held, settings.folder("logs"))
         finally:
             held.reached(State.STOPPING)
-            supervision.stop(dagster)
+            supervision.stop([*ours, *dagster])
 
 
 def restarts(settings: Settings) -> dict[str, int]:
@@ -217,6 +250,10 @@ def states(settings: Settings) -> dict[str, bool]:
             dagster_server.WEBSERVER: _runs(settings, dagster_server.WEBSERVER)
             and dagster_server.webserver_healthy(client, ports.dagster),
             dagster_server.DAEMON: _runs(settings, dagster_server.DAEMON) and _heartbeats(client, ports),
+            **{
+                name: _runs(settings, name) and residents.alive(settings.home, name)
+                for name in (residents.COLLECTOR, residents.MONITOR)
+            },
         }
 
 

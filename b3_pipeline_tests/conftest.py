@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 
 from b3_pipeline import processes
-from b3_pipeline.ports import is_free
+from b3_pipeline.ports import HOST, is_free
 from b3_pipeline.postgres.server import PostgresServer
 from b3_pipeline.progress import SILENT
 from b3_pipeline.questdb import schema
@@ -25,6 +25,9 @@ from b3_pipeline.questdb.server import QuestDBServer
 from b3_pipeline.settings import Ports
 from b3_pipeline.tables import TABLES
 
+# No test asks the world: a collector or doctor that runs in one has the legacy files only, unless it is given servers.
+os.environ["B3_SOURCES_OFF"] = "settlement_report,financial_indicators,vol_surface,dxy_chart"
+_KEPT = ("B3_JAR_CACHE", "B3_SOURCES_OFF")
 REPO = Path(__file__).resolve().parent.parent
 # A busy machine is no defect of ours, and a run must not depend on chance: `HYPOTHESIS_PROFILE=search` looks further.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
@@ -44,6 +47,12 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def httpserver_listen_address() -> tuple[str, int]:
+    """Where pytest-httpserver's one server listens: the address that the project itself uses, any free port."""
+    return HOST, 0
+
+
 def free_port_base() -> int:
     """The first of six ports that are free now, below the range that outgoing connections take theirs from."""
     bases = random.SystemRandom().sample(range(10_000, 32_000, 10), 200)
@@ -54,6 +63,12 @@ def free_port_base() -> int:
 def port_base() -> int:
     """The first of six ports that are free now."""
     return free_port_base()
+
+
+def environment_of(home: Path, port_base: int) -> dict[str, str]:
+    """The environment of a `b3` in a home of its own, with embedded servers."""
+    ours = {"B3_HOME": str(home), "B3_PORT_BASE": str(port_base), "B3_QUESTDB_MEMORY": "256m"}
+    return {k: v for k, v in os.environ.items() if not k.startswith("B3_") or k in _KEPT} | ours
 
 
 @contextmanager

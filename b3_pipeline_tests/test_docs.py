@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from typer.core import TyperGroup
 
 from b3_pipeline.cli import app
 
@@ -61,9 +62,11 @@ def shown() -> list[tuple[str, list[str]]]:
 def parse(words: list[str]) -> None:
     """Lets the command line parse a command as it would before running it; raises for what it would refuse."""
     command, name = typer.main.get_command(app), "b3"
-    while hasattr(command, "commands"):
+    while isinstance(command, TyperGroup) and not (
+        command.invoke_without_command and not command.commands.keys() & words[:1]
+    ):
         name, *words = words
-        command = command.commands[name]  # pyright: ignore[reportAttributeAccessIssue]
+        command = command.commands[name]
     command.make_context(name, words)
 
 

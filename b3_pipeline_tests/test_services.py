@@ -51,6 +51,8 @@ def test_a_block_has_servers_of_its_own_and_leaves_none(settings: Settings) -> N
             "postgres": True,
             "dagster-webserver": False,
             "dagster-daemon": False,
+            "collector": False,
+            "monitor": False,
         }
         with QuestDB(outer.questdb) as db:
             db.execute("create table kept (ts timestamp)")

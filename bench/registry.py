@@ -9,10 +9,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """What a benchmark is given: sizes in records, repetitions of each measurement, a folder that is gone afterwards."""
+    """What a benchmark is given: sizes in records, repetitions of each measurement, a folder that is gone afterwards.
+
+    `session` is the part of a session that is replayed.
+    """
 
     sizes: tuple[int, ...]
     repeat: int
+    session: float
     folder: Path
     say: Callable[[str], None]
 

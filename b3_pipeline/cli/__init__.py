@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from b3_pipeline.cli import data, quality, quarantine, schema, services, signals
+from b3_pipeline.cli import collect, data, flags, gaps, quality, quarantine, schema, services, signals
 
 app = typer.Typer(
     name="b3",
@@ -35,7 +35,7 @@ def b3(
     pass
 
 
-for part in (services, data, quarantine, schema, signals, quality):
+for part in (services, collect, data, quarantine, schema, signals, quality, flags, gaps):
     part.register(app)
 
 

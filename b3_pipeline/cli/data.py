@@ -1,8 +1,9 @@
-"""The commands that move and show data: migrate, settlements, sample, sql."""
+"""The commands that move and show data: migrate, replay, settlements, sample, sql."""
 
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from b3_pipeline.loading.load import LoadReport
     from b3_pipeline.loading.payloads import Payload
 
+_DAYS = ["%Y-%m-%d"]
+
 
 def register(app: typer.Typer) -> None:
     """Adds these commands to `b3`."""
-    for command in (migrate, settlements, sample, sql):
+    for command in (migrate, replay, settlements, sample, sql):
         app.command()(guarded(command))
 
 
@@ -59,6 +62,42 @@ def migrate_folder(legacy: Path | None, *, show: bool = True) -> dict[str, Any]:
         raise UsageError(f"{folder} holds none of the legacy files ({', '.join(k.file for k in LEGACY_KINDS)}).")
     with Run(show, f"Loading {folder.name}", lambda _servers: files) as run:
         return run.load("migrate", {"legacy_dir": str(folder.absolute())}, REPORTED_TABLES)
+
+
+def replay(
+    source: Annotated[
+        str | None, typer.Argument(help="A source of the archive (`b3 archive list`). Default: all of them.")
+    ] = None,
+    first: Annotated[
+        datetime | None, typer.Option("--from", help="The first session.", formats=_DAYS, metavar="YYYY-MM-DD")
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", help="The last session.", formats=_DAYS, metavar="YYYY-MM-DD")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Rejected records, too, are a failure.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Load what was collected once more, out of the raw archive: empty tables are filled, others stay as they are.
+
+    Examples:
+
+      b3 replay
+
+      b3 replay dxy_chart --from 2026-01-12 --to 2026-01-16
+    """
+    from b3_pipeline.loading.archived import archive_of, found
+    from b3_pipeline.settings import Settings
+    from b3_pipeline.tables import MARKET_TABLES
+
+    archive = archive_of(Settings().home)
+    if source is not None and source not in archive.sources():
+        there = ", ".join(archive.sources()) or "nothing yet: the collector of `b3 up` fills it"
+        raise UsageError(f"The archive has nothing of {source}. It has {there}.")
+    files = found(archive, [source] if source else [], first.date() if first else None, last.date() if last else None)
+    if not files:
+        raise UsageError("The archive has nothing of these sessions: `b3 archive list` says what it has.")
+    with Run(not as_json, f"Replaying {source or 'the archive'}", lambda _servers: files) as run:
+        conclude(run.load("replay", {}, [t.name for t in MARKET_TABLES]), strict=strict, as_json=as_json)
 
 
 def settlements(

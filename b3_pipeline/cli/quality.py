@@ -104,9 +104,9 @@ def _proving(legacy: Path | None, tolerance: int, *, show: bool) -> Iterator[_Pr
 
     from b3_pipeline.home import require_disk
     from b3_pipeline.loading.load import Loader
+    from b3_pipeline.postgres.flags import Flags
     from b3_pipeline.progress import SILENT, ConsoleReport
-    from b3_pipeline.quality.finding import Context
-    from b3_pipeline.quality.gaps import known_gaps
+    from b3_pipeline.quality.of_home import context_of
     from b3_pipeline.quality.sources import at_hand
     from b3_pipeline.questdb.client import QuestDB
     from b3_pipeline.services import engines
@@ -114,7 +114,7 @@ def _proving(legacy: Path | None, tolerance: int, *, show: bool) -> Iterator[_Pr
 
     settings = Settings()
     require_disk(settings)
-    files = at_hand(legacy or settings.legacy_dir, settings.home)
+    files = at_hand(legacy or settings.legacy_dir, settings.home, loaded=True)
     bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, disable=not show)
     with (
         engines(settings, ConsoleReport(console) if show else SILENT) as servers,
@@ -122,9 +122,9 @@ def _proving(legacy: Path | None, tolerance: int, *, show: bool) -> Iterator[_Pr
         bar,
     ):
         task = bar.add_task("Checking", total=None)
-        gaps = known_gaps(settings.known_gaps)
-        context = Context(db, settings.home, settings.clock(), files, tolerance, known_gaps=gaps)
-        context = replace(context, progress=lambda done: bar.advance(task, done))
+        flags = Flags(settings.home, servers.postgres_dsn).current()
+        context = context_of(settings, db, files, servers.postgres_dsn, flags)
+        context = replace(context, tolerance=tolerance, progress=lambda done: bar.advance(task, done))
         loader = Loader(db, settings.home, settings.clock, "b3 validate --repair", context.progress, again=True)
         yield _Proving(context, loader, bar, task)
 

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from b3_pipeline.settings import Settings
 
 SAMPLE_FOLDER = "sample"  # under the home
+_FRESH = {None: "-", True: "yes", False: "late"}
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -43,42 +44,78 @@ def up(
         Path | None, typer.Option("--legacy", help="Load this legacy folder, too.", metavar="DIR")
     ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Make and load a synthetic legacy folder, too.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Load a synthetic history, and replay its last session as if it were now.")
+    ] = False,
+    speed: Annotated[
+        float, typer.Option(help="How many times as fast the session of --demo goes.", min=0.1, max=1000)
+    ] = 20,
     workspace: Annotated[
         Path | None, typer.Option(hidden=True, help="A workspace.yaml instead of the project's.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start everything: QuestDB, PostgreSQL, Dagster's UI and daemon; print the addresses once all of it is healthy.
+    """Start everything: QuestDB, PostgreSQL, Dagster, the collector and the monitor; print the addresses once all is healthy.
 
     Stays in the foreground: Ctrl-C stops all of it cleanly. A server that crashes is started again, after growing
     pauses; what it last said is kept in logs/restarts.log.
 
     Examples:
 
-      b3 up --sample
+      b3 up --demo
+
+      b3 up --demo --speed 60
 
       b3 up --legacy /srv/b3/data --detach
     """
+    from b3_pipeline.demo import require_none
     from b3_pipeline.home import Holder, State
     from b3_pipeline.settings import Settings
 
-    if legacy and sample:
-        raise UsageError("Give --legacy DIR or --sample, not both.")
+    if sum((legacy is not None, sample, demo)) > 1:
+        raise UsageError("Give one of --legacy DIR, --sample and --demo.")
     if legacy and not legacy.is_dir():
         raise UsageError(f"{legacy} is no folder: give the legacy collectors' folder with --legacy DIR.")
     folder = Settings().home / SAMPLE_FOLDER if sample else legacy and legacy.absolute()
     settings = Settings(legacy_dir=folder) if folder else Settings()  # so that runs launched in the UI load it, too
     holder = Holder.of(settings.home)
+    begin: Callable[[], object] = dict  # nothing to begin
+    if not (holder and holder.shared):
+        if demo:
+            settings, folder, begin = _demonstration(settings, speed)
+        else:
+            require_none(settings)
     if holder and holder.shared and holder.state == State.READY:
         say(f"Already up (pid {holder.pid}).")
         _show_addresses(settings, holder, as_json)
     elif detach:
         _detached(settings)
     else:
-        _foreground(settings, workspace, folder, sample, as_json)
+        _foreground(settings, workspace, folder, sample, as_json, begin)
 
 
-def _foreground(settings: Settings, workspace: Path | None, folder: Path | None, sample: bool, as_json: bool) -> None:
+def _demonstration(settings: Settings, speed: float) -> tuple[Settings, Path, Callable[[], object]]:
+    """The settings of a home that replays, the folder with the history to load first, and what begins the replay."""
+    from datetime import UTC, datetime
+
+    from b3_pipeline.demo import begin, prepare
+
+    demo = prepare(settings, speed, datetime.now(UTC))
+    say(
+        f"A demonstration: synthetic data, and the session of [bold]{demo.session}[/] replayed {speed:g} times as fast."
+    )
+    settings = type(settings)(legacy_dir=demo.history)
+    return settings, demo.history, lambda: begin(settings.home, demo, speed, datetime.now(UTC))
+
+
+def _foreground(
+    settings: Settings,
+    workspace: Path | None,
+    folder: Path | None,
+    sample: bool,
+    as_json: bool,
+    begin: Callable[[], object],
+) -> None:
     from b3_pipeline.home import State, hold
     from b3_pipeline.progress import SILENT, ConsoleReport
     from b3_pipeline.services import all_services
@@ -95,6 +132,8 @@ def _foreground(settings: Settings, workspace: Path | None, folder: Path | None,
             services.wait_healthy()
             if folder:
                 _load(settings, folder, sample, show=not as_json)
+            begin()
+            services.collect()
             _show_addresses(settings, held.holder, as_json)
             held.reached(State.READY)
             services.watch(lambda message: say(escape(message)))
@@ -193,7 +232,10 @@ def _show_addresses(settings: Settings, holder: Holder, as_json: bool) -> None:
     from b3_pipeline.settings import Ports
 
     ports, secrets = Ports(holder.port_base), settings.home / "secrets"
-    rows = [("Dagster", f"http://127.0.0.1:{ports.dagster}", "")]
+    rows = [
+        ("Dagster", f"http://127.0.0.1:{ports.dagster}", ""),
+        ("Prometheus metrics", f"http://127.0.0.1:{ports.metrics}/metrics", ""),
+    ]
     if not settings.questdb_url:
         rows += [
             ("QuestDB console", f"http://127.0.0.1:{ports.questdb_http}", ADMIN),
@@ -228,7 +270,7 @@ def down(as_json: Json = False) -> None:
 
 
 def status(as_json: Json = False) -> None:
-    """Show what runs, and how many rows each table has and how old they are. Exits with 1 unless all services are up.
+    """Show what runs, how many rows each table has, how old they are and what is due. Exits with 1 unless all is up.
 
     Examples:
 
@@ -238,58 +280,57 @@ def status(as_json: Json = False) -> None:
     """
     from b3_pipeline.services import restarts, running, states
     from b3_pipeline.settings import Settings
+    from b3_pipeline.standing import archived, phase, tables
     from b3_pipeline.supervision import LOG_NAME
 
     settings = Settings()
     again = restarts(settings)
     services = {name: "up" if is_up else "down" for name, is_up in states(settings).items()}
     engines = running(settings)
-    tables = _tables(settings, engines.questdb) if engines and services["questdb"] == "up" else {}
+    found = tables(settings, engines.questdb) if engines and services["questdb"] == "up" else {}
+    archive, now = archived(settings), phase(settings, engines)
     if as_json:
-        emit({"phase": "legacy", "services": services, "restarts": again, "tables": tables, "archive": {}})
+        emit({"phase": now, "services": services, "restarts": again, "tables": found, "archive": archive})
     else:
+        say(f"Phase of the market data: [bold]{now}[/].")
         rows = ([name, state, again.get(name, 0)] for name, state in services.items())
         table("Services", ["service", "state", "restarts"], rows, ["restarts"])
         if any(again.values()):
             say(f"Why a server was started again: {settings.home / 'logs' / LOG_NAME}.")
-        if tables:
-            rows = ([name, t["rows"], t["newest"], age(t["age_s"])] for name, t in tables.items())
-            table("Tables", ["table", "rows", "newest (UTC)", "age"], rows, ["rows"])
+        if found:
+            rows = (
+                [name, t["rows"], t["newest"], age(t["age_s"]), t["due"], _FRESH[t["fresh"]]]
+                for name, t in found.items()
+            )
+            table("Tables", ["table", "rows", "newest (UTC)", "age", "due (UTC)", "fresh"], rows, ["rows"])
+        if archive:
+            rows = ([name, a["newest"], a["behind"], a["problem"] or ""] for name, a in archive.items())
+            table("Archive", ["source", "newest (UTC)", "behind", "problem"], rows, ["behind"])
     if "down" in services.values():
         raise typer.Exit(1)
 
 
-def _tables(settings: Settings, address: Address) -> dict[str, dict[str, Any]]:
-    """Rows and newest moment (UTC) of each table that is there; when a feed is due, nobody knows yet."""
-    from datetime import UTC
+def doctor(
+    alerts: Annotated[bool, typer.Option("--alerts", help="Send a test through every alert channel, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check this machine, this home and its sources: what is wrong, and what to do about it. Loads nothing.
 
-    from b3_pipeline.questdb.client import QuestDB, named
-    from b3_pipeline.tables import MARKET_TABLES
-
-    found = {}
-    with QuestDB(address) as db:
-        there = {name for (name,) in db.query("select table_name from tables()")}
-        for t in MARKET_TABLES:
-            if t.name in there:
-                [(rows, newest)] = db.query(named("select count(), max({ts}) from {t}", ts=t.timestamp, t=t.name))
-                seconds = round((settings.clock() - newest.replace(tzinfo=UTC)).total_seconds(), 1) if newest else None
-                found[t.name] = {"rows": rows, "newest": newest, "age_s": seconds, "due": None, "fresh": None}
-    return found
-
-
-def doctor(as_json: Json = False) -> None:
-    """Check this machine and this home: what is wrong, and what to do about it. Exits with 1 when a check fails.
+    Exits with 1 when a check fails.
 
     Examples:
 
       b3 doctor
 
+      b3 doctor --alerts
+
       b3 doctor --json | jq '.checks[] | select(.state != "ok")'
     """
-    from b3_pipeline.doctor import examine
+    from b3_pipeline.doctor import examine, try_alerts
     from b3_pipeline.settings import Settings
 
-    checks = examine(Settings())
+    settings = Settings()
+    checks = [*examine(settings), *(try_alerts(settings) if alerts else [])]
     ok = all(check.state != "fail" for check in checks)
     if as_json:
         emit({"ok": ok, "checks": [asdict(check) for check in checks]})

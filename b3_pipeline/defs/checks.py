@@ -7,8 +7,12 @@ import dagster as dg
 
 from b3_pipeline.defs.partitions import keys_of, window_of
 from b3_pipeline.defs.resources import Inputs, Store
-from b3_pipeline.quality.checks import Check, Finding, checks_of
+from b3_pipeline.metrics import instruments
+from b3_pipeline.quality.checks import Check, Finding, checks_of, twice
 from b3_pipeline.tables import TABLES, Table
+
+#: The metadata that says which part of a table a check has looked at.
+LOOKED_AT, EVERYTHING = "looked_at", "everything"
 
 
 def table_checks(table: Table) -> dg.AssetChecksDefinition:
@@ -26,25 +30,34 @@ def table_checks(table: Table) -> dg.AssetChecksDefinition:
     def check_table(
         context: dg.AssetCheckExecutionContext, config: Inputs, store: dg.ResourceParam[Store]
     ) -> Iterator[dg.AssetCheckResult]:
+        instruments.ready(store.settings)
         keys = keys_of(context)
         wanted = {key.name for key in context.selected_asset_check_keys}
         with store.quality(config, context.run.run_id) as looked_at:
             for check in (c for c in checks.values() if c.name in wanted):
-                yield _result(check, check.finding(looked_at, window_of(keys)), keys)
+                found = twice(check, looked_at, lambda: store.looked_at_anew(config, looked_at.db), window_of(keys))
+                yield _result(check, found, keys)
 
     return check_table
 
 
 def _result(check: Check, finding: Finding, keys: Sequence[str]) -> dg.AssetCheckResult:
-    looked_at = f"sessions {keys[0]} to {keys[-1]}" if keys else "everything"
-    return dg.AssetCheckResult(
-        passed=finding.passed,
-        asset_key=check.table.name,
-        check_name=check.name,
-        severity=dg.AssetCheckSeverity("WARN" if finding.undecided else check.severity),
-        description=finding.advice or None,
-        metadata={"looked_at": looked_at, **finding.numbers, **_rows(finding.offending), **_advice(finding)},
-    )
+    looked_at = f"sessions {keys[0]} to {keys[-1]}" if keys else EVERYTHING
+    return dg.AssetCheckResult(**told(check, finding, looked_at))
+
+
+def told(check: Check, finding: Finding, looked_at: str) -> dict[str, Any]:
+    """What Dagster is told of a finding, in the words that results of runs and of ticks have in common."""
+    severity = "WARN" if finding.undecided else check.severity
+    instruments.checked(check.table.name, check.name, severity, finding.passed)
+    return {
+        "passed": finding.passed,
+        "asset_key": dg.AssetKey(check.table.name),
+        "check_name": check.name,
+        "severity": dg.AssetCheckSeverity(severity),
+        "description": finding.advice or None,
+        "metadata": {LOOKED_AT: looked_at, **finding.numbers, **_rows(finding.offending), **_advice(finding)},
+    }
 
 
 def _advice(finding: Finding) -> dict[str, Any]:

@@ -25,6 +25,11 @@ migrate = dg.define_asset_job(
         "here. Running it again changes nothing."
     ),
 )
+replay = dg.define_asset_job(
+    "replay",
+    selection=_assets([], (t.name for t in MARKET_TABLES)),
+    description="Loads what the raw archive has of the live sources once more (`b3 replay`): a lost table comes back from it.",
+)
 settlements = dg.define_asset_job(
     "settlements",
     selection=_assets([REPORT], REPORT.tables),
@@ -53,4 +58,4 @@ def _backfill(table: Table) -> dg.UnresolvedAssetJobDefinition:
 
 def jobs() -> list[dg.UnresolvedAssetJobDefinition]:
     """Every job."""
-    return [migrate, settlements, signals, validate, *map(_backfill, MARKET_TABLES)]
+    return [migrate, replay, settlements, signals, validate, *map(_backfill, MARKET_TABLES)]

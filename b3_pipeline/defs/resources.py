@@ -7,16 +7,19 @@ from pathlib import Path
 import dagster as dg
 
 from b3_pipeline.errors import UsageError
+from b3_pipeline.loading.archived import archive_of
 from b3_pipeline.loading.folder import Account
 from b3_pipeline.loading.load import Loader, quiet
 from b3_pipeline.loading.payloads import Found, payload, survey
 from b3_pipeline.parsing.kinds import REPORT, Kind
+from b3_pipeline.postgres.flags import Current, Flags
 from b3_pipeline.quality.finding import Context
-from b3_pipeline.quality.gaps import known_gaps
+from b3_pipeline.quality.of_home import context_of
 from b3_pipeline.quality.sources import at_hand
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sessions import ALWAYS, Window
 from b3_pipeline.settings import Settings
+from b3_pipeline.sources.archive import Archive
 
 
 class Inputs(dg.Config):
@@ -41,6 +44,7 @@ class Store:
         self.db: QuestDB | None = None
         self._given, self._run = bool(files), ""
         self._sources: list[Found] = []
+        self._flags: Flags | None = None
         self._checked = ""  # the run whose checks `_sources` are for
 
     @contextmanager
@@ -51,7 +55,7 @@ class Store:
             self.progress(done)
             progress(done)
 
-        with self._database() as db:
+        with self.database() as db:
             yield Loader(db, self.settings.home, self.settings.clock, run_id, both, window=window)
 
     @contextmanager
@@ -60,16 +64,48 @@ class Store:
 
         The sources are looked up once a run, at its first check: every file is read for its hash.
         """
-        if self._checked != run_id:
-            folder = inputs.legacy_dir or self.settings.legacy_dir
-            self._sources = at_hand(Path(folder) if folder else None, self.settings.home)
-            self._checked = run_id
-        with self._database() as db:
-            gaps = known_gaps(self.settings.known_gaps)
-            yield Context(db, self.settings.home, self.settings.clock(), self._sources, known_gaps=gaps)
+        with self.database() as db:
+            if self._checked != run_id:
+                context, self._checked = self.looked_at_anew(inputs, db), run_id
+                yield context
+            else:
+                yield self.context(db, self._sources)
+
+    def looked_at_anew(self, inputs: Inputs, db: QuestDB) -> Context:
+        """What checks look at, the sources looked up now."""
+        folder = inputs.legacy_dir or self.settings.legacy_dir
+        self._sources = at_hand(Path(folder) if folder else None, self.settings.home, loaded=True)
+        return self.context(db, self._sources)
+
+    def context(self, db: QuestDB, files: Sequence[Found]) -> Context:
+        """What checks look at, when these are the sources at hand."""
+        return context_of(self.settings, db, files, self.postgres_dsn, self.flags)
+
+    @property
+    def flags(self) -> Current:
+        """The flags and phases as they stand, or the last known ones while PostgreSQL is away."""
+        if self._flags is None:
+            dsn = self.postgres_dsn
+            if dsn is None:
+                return Flags(self.settings.home, None).current()
+            self._flags = Flags(self.settings.home, dsn)
+        return self._flags.current()
+
+    @property
+    def postgres_dsn(self) -> str | None:
+        """The DSN of the home's PostgreSQL; None while nobody runs it."""
+        from b3_pipeline.services import running
+
+        servers = running(self.settings)
+        return servers.postgres_dsn if servers else None
+
+    @property
+    def archive(self) -> Archive:
+        """The raw archive of the home."""
+        return archive_of(self.settings.home)
 
     @contextmanager
-    def _database(self) -> Iterator[QuestDB]:
+    def database(self) -> Iterator[QuestDB]:
         with nullcontext(self.db) if self.db else self._connected() as db:
             yield db
 

@@ -13,16 +13,16 @@ import dagster as dg
 
 from b3_pipeline.defs.resources import Inputs, Store
 from b3_pipeline.loading.payloads import Found
-from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT, TP_KINDS, Kind
+from b3_pipeline.parsing.kinds import LIVE_KINDS, MARKET_KINDS, TP_KINDS, Kind
 
-KINDS = (*LEGACY_KINDS, REPORT, *TP_KINDS)
-_FOLDERS = {REPORT: "b3", **dict.fromkeys(TP_KINDS, "tp_capital")}
+KINDS = (*MARKET_KINDS, *TP_KINDS)
+_FOLDERS = {**dict.fromkeys(LIVE_KINDS, "live"), **dict.fromkeys(TP_KINDS, "tp_capital")}
 # Every Dagster package is pinned to one release, so a beta function does not change under us.
 warnings.filterwarnings("ignore", "Function `multi_observable_source_asset` is currently in beta", dg.BetaWarning)
 
 
 def source_key(kind: Kind) -> dg.AssetKey:
-    """The asset key of a kind of file: `legacy/ajustes_b3`, `b3/settlement_report`, `tp_capital/telegram_bots`."""
+    """The asset key of a kind of file: `legacy/ajustes_b3`, `live/settlement_report`, `tp_capital/telegram_bots`."""
     return dg.AssetKey([_FOLDERS.get(kind, "legacy"), kind.name])
 
 

@@ -15,12 +15,14 @@ from b3_pipeline.questdb import schema
 from b3_pipeline.tables import Table
 
 
-def load_all(loader: Loader, payloads: Iterable[Payload], table: Table) -> list[LoadReport]:
+def load_all(loader: Loader, payloads: Iterable[Payload], table: Table, *, proven: bool = False) -> list[LoadReport]:
     """Loads those payloads that feed the table, in the given order. One that fails does not stop the others.
 
-    Raises SchemaError before the first row when the table is not as contracted, QuestDBError when the server is away.
+    Raises SchemaError before the first row when the table is not as contracted (`proven`: the caller has asked),
+    QuestDBError when the server is away.
     """
-    schema.require(loader.db, table)
+    if not proven:
+        schema.require(loader.db, table)
     reports: list[LoadReport] = []
     claimed: set[int] = set()
     for payload in payloads:
@@ -57,7 +59,7 @@ class Account:
         return [self._outcome(f) for f in self.files]
 
     def _outcome(self, file: Found) -> dict[str, Any]:
-        mine = [r for r in self.reports if r.payload.name == file.name]
+        mine = [r for r in self.reports if file.payload and _same(r.payload, file.payload)]
         outcome, reason = file.outcome, file.reason
         for unfinished in ("failed", "rejected", "partial"):
             if worst := next((r for r in mine if r.outcome == unfinished), None):
@@ -88,3 +90,8 @@ class Account:
             "seconds": round(seconds, 3),
             "rows_per_second": round(candidates / seconds, 1) if seconds else 0.0,
         }
+
+
+def _same(one: Payload, other: Payload) -> bool:
+    """Whether it is the same payload: the archive has many of one name, a folder may have one under two."""
+    return (one.name, one.sha256) == (other.name, other.sha256)

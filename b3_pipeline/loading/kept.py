@@ -17,9 +17,9 @@ _KINDS = (REPORT,)
 def keep(given: Payload, home: Path) -> None:
     """Keeps the bytes of a payload that has loaded, under its name; what had that name before gets its hash added.
 
-    Payloads of kinds that lie in a folder of their own are not kept. Safe at once, and safe to do twice.
+    What lies in a folder of its own, or in the archive, is not kept. Safe at once, and safe to do twice.
     """
-    if given.kind not in _KINDS:
+    if given.kind not in _KINDS or given.opened is not None:
         return
     place = home / _FOLDER / Path(given.name).name
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -106,8 +106,10 @@ class Loader:
     def _earlier(self, payload: Payload, table: Table, claimed: Collection[int]) -> Load | None:
         """The load that this payload is known by. A file that went back to an older content is loaded anew."""
         known = recognise(self.ledger.known(payload.sha256, table.name, payload.kind.feed), payload.name, claimed)
-        newest = self.ledger.newest(payload.name, table.name, payload.kind.feed) if known else None
-        went_back = known and newest and newest.load_id > known.load_id and newest.sha256 != payload.sha256
+        if known is None or payload.superseded:
+            return known
+        newest = self.ledger.newest(payload.name, table.name, payload.kind.feed)
+        went_back = newest and newest.load_id > known.load_id and newest.sha256 != payload.sha256
         return None if went_back else known
 
     def _stands(self, load: Load) -> bool:

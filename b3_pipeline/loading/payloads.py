@@ -40,7 +40,9 @@ Seal = Callable[[bytes, str], Sealed]
 class Payload:
     """Bytes that have a name, known by their SHA-256; `size` in bytes. What is appended to the file later is no part.
 
-    Hash and size are the file's; where a kind has secrets, `data` is what sealing left.
+    Hash and size are the file's; where a kind has secrets, `data` is what sealing left. `opened` gives the bytes where
+    they do not lie in `path` as they are. `superseded`: a later payload of this name has been given already, so this one
+    is not what the source says now.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Payload:
     size: int
     data: bytes | None = field(default=None, repr=False)  # all of it, where it is small and read whole
     fault: str | None = None  # why nothing can be read in it, where that is known
+    opened: Callable[[], BinaryIO] | None = None
+    superseded: bool = False
 
     def open(self, progress: Callable[[int], None] = lambda _bytes: None) -> BinaryIO:
         """A stream over exactly these bytes: at its end it raises PayloadChanged if they are others by now.
@@ -62,11 +66,18 @@ class Payload:
         if self.data is not None:
             progress(self.size)
             return io.BytesIO(self.data)
-        if self.kind.whole:
+        if not self.kind.whole:
+            return self.raw(progress)
+        if self.size > self.kind.limit:
             raise FileRejected(
                 f"{self.size >> 20} MiB is too large for {self.kind.what}: at most {self.kind.limit >> 20} MiB."
             )
-        return self.raw(progress)
+        return io.BytesIO(self.whole(progress))
+
+    def whole(self, progress: Callable[[int], None] = lambda _bytes: None) -> bytes:
+        """All of its bytes, which are few. Raises PayloadChanged if they are others by now."""
+        with self.raw(progress) as stream:
+            return stream.read()
 
     def raw(self, progress: Callable[[int], None] = lambda _bytes: None) -> BinaryIO:
         """As `open`, of any size and kind."""
@@ -78,7 +89,7 @@ class _Verified(io.RawIOBase):
 
     def __init__(self, payload: Payload, progress: Callable[[int], None]) -> None:
         self._payload, self._left, self._progress = payload, payload.size, progress
-        self._file = payload.path.open("rb")
+        self._file = payload.opened() if payload.opened else payload.path.open("rb")
         self._hash = hashlib.sha256()
 
     def readable(self) -> bool:

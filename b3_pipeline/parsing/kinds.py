@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, time
 from typing import BinaryIO
 
 from b3_pipeline.parsing.capture import CAPTURE_TABLES, capture_moment, parse_capture
+from b3_pipeline.parsing.dxy_chart import LAST, parse_dxy_chart
+from b3_pipeline.parsing.financial_indicators import parse_financial_indicators
 from b3_pipeline.parsing.gamma import GAMMA_TABLES, parse_gamma
 from b3_pipeline.parsing.legacy_csv import ADJUSTMENTS, DXY, INDICATORS, SURFACE, CsvSpec, parse_csv
 from b3_pipeline.parsing.records import Chunks
 from b3_pipeline.parsing.settlement_report import parse_settlement_report
 from b3_pipeline.parsing.tp_capital import parse_list, read_list, unused
+from b3_pipeline.parsing.vol_surface_xlsx import parse_surface, read_surface
+from b3_pipeline.settings import Settings
 from b3_pipeline.tables import Table
 
 
@@ -64,6 +68,11 @@ def _list(file: str, what: str, table: str, limit: int = 8 << 20, secret: str = 
     return Kind(name, file, what, "tp_capital", (table,), parse, whole=True, limit=limit, secret=secret)
 
 
+def _surface(stream: BinaryIO, table: Table) -> Parsing:
+    surface = read_surface(stream)
+    return Parsing(parse_surface(surface, table), surface.ignored)
+
+
 CAPTURE = Kind(
     "ultimo_dado",
     "ultimo_dado.json",
@@ -102,6 +111,57 @@ REPORT = Kind(
     _document(parse_settlement_report),
     whole=True,
 )
+FINANCIAL_INDICATORS = Kind(
+    "financial_indicators",
+    "financial_indicators.json",
+    "B3's financial indicators, the newest value of each",
+    "b3_indicators",
+    ("b3_indicators_daily",),
+    _document(parse_financial_indicators),
+    whole=True,
+)
+VOL_SURFACE = Kind(
+    "vol_surface",
+    "Superficie-de-volatilidade-de-dolar.zip",
+    "B3's volatility surface of dollar options, the newest",
+    "b3_vol_xlsx",
+    ("b3_vol_surface",),
+    _surface,
+    whole=True,
+)
+
+
+def dxy_chart(last: time = LAST) -> Kind:
+    """The kind of Yahoo's charts, read until that local time."""
+    return Kind(
+        "dxy_chart",
+        "dxy_chart.json",
+        "Yahoo's chart of the dollar index, the day so far",
+        "yahoo_dxy",
+        ("b3_dxy_ticks",),
+        _document(lambda stream, table: parse_dxy_chart(stream, table, last)),
+        whole=True,
+    )
+
+
+DXY_CHART = dxy_chart(Settings().dxy_until)
+GAMMA_LEVELS = replace(
+    GAMMA, name="gamma_levels", file="gamma_levels.json", what="the provider's newest gamma levels", feed="gammalevels"
+)
+#: What is composed of other feeds re-states no surface: nothing is stamped with another time than its own.
+COMPOSED = replace(
+    CAPTURE,
+    name="composed_capture",
+    file="composed_capture.json",
+    what="a capture composed of the newest stored values",
+    feed="composed",
+    tables=tuple(table for table in CAPTURE_TABLES if table != "b3_vol_surface"),
+    history=None,
+)
+#: What the collector brings in by itself, beside the legacy files.
+LIVE_KINDS: tuple[Kind, ...] = (REPORT, FINANCIAL_INDICATORS, VOL_SURFACE, DXY_CHART, GAMMA_LEVELS, COMPOSED)
+#: Everything that fills the market tables.
+MARKET_KINDS: tuple[Kind, ...] = (*LEGACY_KINDS, *LIVE_KINDS)
 #: TP-Capital's three exports. Ten years of signals are some 15 MiB.
 TP_KINDS: tuple[Kind, ...] = (
     _list("tp_capital_signals.json", "trading signals of TP-Capital's channels", "tp_capital_signals", limit=64 << 20),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from b3_pipeline.loading.payloads import Payload
-from b3_pipeline.parsing.kinds import LEGACY_KINDS, Kind
+from b3_pipeline.parsing.kinds import MARKET_KINDS, Kind
 from b3_pipeline.parsing.records import Chunk, FileRejected
 from b3_pipeline.quality.finding import Context
 from b3_pipeline.quality.stored import during, of_feed, stretches
@@ -26,7 +26,7 @@ from b3_pipeline.tables import TABLES, Table
 
 CAPTURES = TABLES["b3_captures"]
 #: The kinds of payload that are kept as documents.
-DOCUMENT_KINDS = tuple(kind for kind in LEGACY_KINDS if CAPTURES.name in kind.tables)
+DOCUMENT_KINDS = tuple(kind for kind in MARKET_KINDS if CAPTURES.name in kind.tables)
 #: Documents fetched at once: most have some 2 KB, none more than 8 MB.
 _AT_ONCE = 500
 
@@ -87,7 +87,8 @@ def documents_of(context: Context, feed: str, window: Window = ALWAYS) -> Iterat
 def keys(payload: Payload) -> set[tuple[str, datetime]]:
     """(endpoint, moment) of the documents that a payload gives; none when it cannot be read."""
     try:
-        chunks = parsed(payload.kind, payload.data or b"", CAPTURES)
+        with payload.open() as stream:
+            chunks = parsed(payload.kind, stream.read(), CAPTURES)
     except FileRejected:
         return set()
     rows = (row for chunk in chunks for row in chunk.records.select(["endpoint", "ts"]).to_pylist())

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from b3_pipeline.capture_differences import Comparison
 from b3_pipeline.errors import B3Error
 from b3_pipeline.loading.buckets import IN_MEMORY
 from b3_pipeline.loading.load import quiet
 from b3_pipeline.loading.payloads import Found
+from b3_pipeline.postgres.known_gaps import GapKey
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sessions import Window, session_of, to_local
+from b3_pipeline.sources.catalog import Source
 from b3_pipeline.tables import Table
 
 #: Rows that a finding shows; its counts are exact whatever they are.
@@ -40,7 +43,8 @@ class Context:
     """What checks look at. `now` is UTC; `files` are the sources at hand, of every kind (see `sources.at_hand`).
 
     `expired` says by table which times a retention has taken away, `known_gaps` by feed in which times nothing is
-    missed. `tolerance` is how many keys parity forgives. `progress` is told the bytes of payload read since the last
+    missed, `marked_gaps` which gaps nobody can fill. `live` are the sources that are collected, `shadow` is
+    the folder of our shadow files while they are written, `compared` gives the last comparisons of captures. `tolerance` is how many keys parity forgives. `progress` is told the bytes of payload read since the last
     call. `limit` bounds the rows in memory.
     """
 
@@ -51,6 +55,10 @@ class Context:
     tolerance: int = 0
     expired: Mapping[str, Sequence[Window]] = field(default_factory=dict)
     known_gaps: Mapping[str, Sequence[Window]] = field(default_factory=dict)
+    marked_gaps: Collection[GapKey] = frozenset()
+    live: Sequence[Source] = ()
+    shadow: Path | None = None
+    compared: Callable[[], Sequence[Comparison]] = tuple
     progress: Callable[[int], None] = quiet
     limit: int = IN_MEMORY
 

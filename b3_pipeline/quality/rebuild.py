@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, TypeVar
 
+from b3_pipeline.choosing import COMPOSED
 from b3_pipeline.legacy_documents import capture_document, gamma_document
 from b3_pipeline.parsing.kinds import CAPTURE, GAMMA, Kind
 from b3_pipeline.parsing.records import FileRejected
@@ -54,10 +55,11 @@ class Rebuilt:
 def rebuild(context: Context, window: Window) -> Rebuilt:
     """Rebuilds every document of a window from the tables' rows of its feed and moment.
 
-    Beyond the tables is a document with records that were rejected, or values that are absent, or no price at all.
+    Beyond the tables is a document with records that were rejected, or values that are absent, or no price at all. A
+    composed one is left out: its blocks are of other moments, and stored under these.
     """
     result = Rebuilt()
-    for feed in feeds_stored(context.db, CAPTURES, window):
+    for feed in (feed for feed in feeds_stored(context.db, CAPTURES, window) if feed != COMPOSED):
         for documents in _batches(documents_of(context, feed, window), _AT_ONCE):
             _compare(context, documents, result)
     return result

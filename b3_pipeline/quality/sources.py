@@ -8,34 +8,37 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from b3_pipeline.loading import kept
+from b3_pipeline.loading import archived, kept
 from b3_pipeline.loading.payloads import Found, Payload, survey
 from b3_pipeline.loading.replay import with_corrections
-from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT, Kind
+from b3_pipeline.parsing.kinds import MARKET_KINDS, Kind
 from b3_pipeline.quality.documents import CAPTURES, DOCUMENT_KINDS, Document, documents_of, keys
 from b3_pipeline.quality.finding import Context
 from b3_pipeline.tables import Table
 
-KINDS: tuple[Kind, ...] = (*LEGACY_KINDS, REPORT)
 
+def at_hand(folder: Path | None, home: Path, *, loaded: bool = False) -> list[Found]:
+    """What the home keeps and a legacy folder has (None: no folder): the raw archive, its files, reports, corrections.
 
-def at_hand(folder: Path | None, home: Path) -> list[Found]:
-    """The files of a legacy folder (None: no folder), the reports and the corrected rejects kept in the home.
-
-    In the order in which a new database is to take them: a corrected reject after the file that it is of, but before
-    all files when that one has changed since (`with_corrections`). Raises UsageError when the folder is none.
+    In the order in which a new database is to take them: what was collected before what the folder says now, a corrected
+    reject after the file that it is of, but before all files when that one has changed since (`with_corrections`).
+    `loaded`: of the archive only what is loaded by now. Raises UsageError when the folder is none.
     """
-    return with_corrections([*(survey(folder) if folder else []), *kept.kept(home)], home)
+    files = [*(survey(folder) if folder else []), *kept.kept(home)]
+    there = {(file.kind, file.payload.sha256) for file in files if file.payload}
+    collected = archived.found(archived.archive_of(home), loaded=loaded)
+    new = [file for file in collected if file.payload and (file.kind, file.payload.sha256) not in there]
+    return with_corrections([*new, *files], home)
 
 
 def kinds_of(table: Table, feed: str) -> list[Kind]:
     """The kinds of payload that bring rows of this feed into the table."""
-    return [kind for kind in KINDS if kind.feed == feed and table.name in kind.tables]
+    return [kind for kind in MARKET_KINDS if kind.feed == feed and table.name in kind.tables]
 
 
 def feeds_of(table: Table) -> tuple[str, ...]:
     """The feeds that can fill the table, by the kinds of payload that there are."""
-    return tuple(dict.fromkeys(kind.feed for kind in KINDS if table.name in kind.tables))
+    return tuple(dict.fromkeys(kind.feed for kind in MARKET_KINDS if table.name in kind.tables))
 
 
 class Sources:

@@ -22,7 +22,7 @@ from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.questdb.server import QuestDBServer
 from b3_pipeline.settings import Ports
 from b3_pipeline.tables import TABLES, Table
-from b3_pipeline_tests.conftest import free_port_base, temporary_home
+from b3_pipeline_tests.conftest import environment_of, free_port_base, temporary_home
 from b3_pipeline_tests.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("up"), pytest.mark.slow]
@@ -85,14 +85,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     base = free_port_base()
     legacy = tmp_path_factory.mktemp("sample") / "legacy"
     with temporary_home() as home:
-        ours = {
-            "B3_HOME": str(home),
-            "B3_PORT_BASE": str(base),
-            "B3_QUESTDB_MEMORY": "256m",
-            "B3_NOW": "2025-10-14T15:00:00+00:00",
-            "B3_FIRST_SESSION": "2025-06-02",
-        }
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("B3_") or k == "B3_JAR_CACHE"} | ours
+        moment = {"B3_NOW": "2025-10-14T15:00:00+00:00", "B3_FIRST_SESSION": "2025-06-02"}
+        environment = environment_of(home, base) | moment
 
         def b3(*arguments: str) -> None:
             command = [sys.executable, "-m", "b3_pipeline", *arguments]

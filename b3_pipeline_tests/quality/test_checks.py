@@ -37,6 +37,9 @@ def test_every_table_has_the_checks_that_its_contract_asks_for() -> None:
         ("parity_legacy_csv", *error),
         ("parity_b3_sprd", *error),
         ("gaps", *warning),
+        ("rejects", *warning),
+        ("freshness", *warning),
+        ("shadow", *warning),
         ("feeds_agree", *warning),
     ]
     assert ("rebuild", "ERROR", False) in shape()["b3_captures"]

@@ -1,0 +1,66 @@
+"""Daily work on sessions: asked for again until it is done or its day is over, and never on another day."""
+
+from collections.abc import Collection
+from datetime import date
+
+import dagster as dg
+
+from b3_pipeline.defs.jobs import validate
+from b3_pipeline.defs.resources import Store
+from b3_pipeline.defs.sweep import gaps
+from b3_pipeline.sessions import ZONE, is_session
+from b3_pipeline.settings import LOCAL_ZONE
+
+#: The session that a run of daily work is for.
+SESSION_TAG = "b3/session"
+_UNDER_WAY = {
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+}
+
+
+def wanted(day: date, runs: Collection[dg.DagsterRunStatus]) -> str | None:
+    """Why no run is to be asked for on a local day, when these have been for it; None when one is."""
+    if not is_session(day):
+        return f"{day} is no session of B3."
+    if dg.DagsterRunStatus.SUCCESS in runs:
+        return f"Done for the session of {day}."
+    if _UNDER_WAY.intersection(runs):
+        return f"A run for the session of {day} is under way."
+    return None
+
+
+def daily(job: "dg.UnresolvedAssetJobDefinition | dg.JobDefinition", cron: str, what: str) -> dg.ScheduleDefinition:
+    """A schedule that runs a job once a session, and again at each of its times until that succeeds."""
+
+    @dg.schedule(
+        name=f"{job.name}_daily",
+        job=job,
+        cron_schedule=cron,
+        execution_timezone=LOCAL_ZONE,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"{what} After each session, and again until it succeeds or the day is over.",
+    )
+    def run_daily(
+        context: dg.ScheduleEvaluationContext, store: dg.ResourceParam[Store]
+    ) -> dg.RunRequest | dg.SkipReason:
+        if store.settings.replay_dir is not None:
+            return dg.SkipReason("A recording is replayed: its day is not this one.")
+        day = context.scheduled_execution_time.astimezone(ZONE).date()
+        tags = {SESSION_TAG: day.isoformat()}
+        runs = [r.status for r in context.instance.get_runs(dg.RunsFilter(job_name=job.name, tags=tags))]
+        if why_not := wanted(day, runs):
+            return dg.SkipReason(why_not)
+        return dg.RunRequest(run_key=f"{job.name} {day} {len(runs) + 1}", tags=tags)
+
+    return run_daily
+
+
+def schedules() -> list[dg.ScheduleDefinition]:
+    """All schedules."""
+    return [
+        daily(gaps, "45 20,21,22,23 * * *", "Looks for what is missing, and repairs it where a source still has it."),
+        daily(validate, "15 22,23 * * *", "Looks at everything that is stored: every check of every table."),
+    ]
