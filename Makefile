@@ -1,12 +1,13 @@
-# make deps | up | test | lint | bench
+# make deps | up | test | faults | lint | bench
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LEGACY ?=
 ONLY ?=
 SIZES ?=
+FAULTS ?= 120
 
-.PHONY: deps up test lint bench lock clean
+.PHONY: deps up test faults lint bench lock clean
 
 deps: $(VENV)/.installed
 
@@ -23,6 +24,10 @@ up: deps
 
 test: deps
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Kills, many times and at many points, what takes part in collecting and loading; nothing may be lost or come twice.
+faults: deps
+	B3_FAULTS=$(FAULTS) $(BIN)/python -m pytest -k killed b3_pipeline_tests/sources/test_archive.py b3_pipeline_tests/test_outages.py
 
 lint: deps
 	$(BIN)/ruff check .

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -40,20 +39,13 @@ from b3_pipeline.questdb import server as questdb
 from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.sample import make_sample
 from b3_pipeline.sample_payloads import financial_indicators, gamma_levels, session_samples, settlement_report
-from b3_pipeline.services import running
+from b3_pipeline.services import restarts, running
 from b3_pipeline.sessions import session_before
 from b3_pipeline.settings import Settings
 from b3_pipeline.sources.archive import Archive, Entry
 from b3_pipeline.tables import MARKET_TABLES, TABLES, Table
 from b3_pipeline_tests.conftest import environment_of
 from b3_pipeline_tests.waiting import processes_of, until
-
-T = time.monotonic()
-
-
-def t(x):
-    print(x, time.monotonic() - T, os.getloadavg(), file=sys.stderr)
-
 
 pytestmark = [pytest.mark.xdist_group("up"), pytest.mark.slow]
 
@@ -70,7 +62,9 @@ PATIENCE_S = 240  # for all that takes seconds on a quiet machine
 CODE_SERVER = "code server"  # of the daemon: what runs its sensors
 VICTIMS = (postgres.NAME, questdb.NAME, dagster_server.DAEMON, residents.COLLECTOR, CODE_SERVER)
 #: Payloads that come in between one kill and the next, at most.
-BETWEEN_KILLS = 15
+BETWEEN_KILLS = 10
+#: After so many kills, at most, all that came in must be there.
+KILLS_AT_ONCE = 3
 B3_UP = ["-m", "b3_pipeline"]
 #: As `b3 up`, but it does not wait longer and longer before it starts again what was killed once more.
 QUICK_UP = """
@@ -206,20 +200,21 @@ class Up:
             until(lambda at=at: all(at()[source] >= seq for source, seq in entries.items()), PATIENCE_S)
 
     def wait_loading(self) -> None:
-        """Returns in the middle of a sensor's turn, when one entry is loaded and the next not yet."""
+        """Returns in the middle of a turn, when an entry has been loaded; at once when nothing is left to be loaded."""
         before = self.loaded()
-        until(lambda: self.loaded() != before, PATIENCE_S)
+        until(lambda: self.loaded() != before or before == self.due(), PATIENCE_S)
 
-    def kill(self, name: str) -> None:
-        """Kills a service with all that it has started, and no word to any of it."""
+    def kill(self, name: str) -> bool:
+        """Kills a service with all that it has started, and no word to any of it; False when it is not there."""
         record = Record.of(self.home, dagster_server.DAEMON if name == CODE_SERVER else name)
         leader = record.process() if record else None
-        family = [leader, *leader.children(recursive=True)] if leader else []  # none: it is just being started again
+        family = [leader, *leader.children(recursive=True)] if leader else []
         victims = [p for p in family if _is_code_server(p)] if name == CODE_SERVER else family
         for victim in victims:
             with suppress(psutil.NoSuchProcess):
                 victim.kill()
         assert processes.wait_ended(victims, 20)
+        return bool(victims)
 
     @contextmanager
     def without(self, name: str) -> Iterator[None]:
@@ -228,7 +223,7 @@ class Up:
         assert holder is not None
         os.kill(holder.pid, signal.SIGSTOP)
         try:
-            self.kill(name)
+            assert self.kill(name)
             yield
         finally:
             os.kill(holder.pid, signal.SIGCONT)
@@ -255,7 +250,7 @@ class Up:
         """The project's own checks find nothing wrong: parity above all."""
         with self._database() as db:
             flags = Flags(self.home, None).current()
-            found = validate(context_of(self.settings, db, at_hand(None, self.home, loaded=True), None, flags))
+            found = validate(context_of(self.settings, db, at_hand(None, self.home), None, flags))
         assert found.failed("ERROR") == []
 
     def _database(self) -> QuestDB:
@@ -292,14 +287,15 @@ def up(home: Path, port_base: int, recording: Archive, b3: list[str]) -> Iterato
     settings = Settings(home=home, port_base=port_base, replay_dir=recording.folder, replay_speed=SPEED, sources_off=[])
     with tempfile.TemporaryFile("w+") as told:
         command = [sys.executable, *b3, "up"]
-        with subprocess.Popen(command, env=environment, stdout=told, stderr=told, start_new_session=True) as process:
-            try:
-                until(lambda: _is_ready(home) or process.poll() is not None, PATIENCE_S)
-                told.seek(0)
-                assert process.poll() is None, told.read()
-                yield Up(settings, recording)
-            finally:
-                process.terminate()
+        process = subprocess.Popen(command, env=environment, stdout=told, stderr=told, start_new_session=True)
+        try:
+            until(lambda: _is_ready(home) or process.poll() is not None, PATIENCE_S)
+            told.seek(0)
+            assert process.poll() is None, told.read()
+            yield Up(settings, recording)
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_S)
     assert process.returncode == 0
     assert processes_of(home) == []
 
@@ -339,46 +335,47 @@ def test_a_replay_through_outages_of_both_databases_and_killed_processes_is_stor
     bare_home: Path, port_base: int, tmp_path: Path
 ) -> None:
     with up(bare_home, port_base, record(tmp_path / "recording"), B3_UP) as here:
-        t("up")
         for server in (postgres.NAME, questdb.NAME):
             here.pace(SLOW)
             here.wait_loading()
-            t("loading")
             here.pace(SPEED)
             with here.without(server):
                 before = sum(here.received().values())
                 here.pass_by(AWAY)
-                here.pace(SLOW)
                 missed = here.received()
+                here.pace(SLOW)
             assert sum(missed.values()) - before > 10, "collecting goes on"
-            here.wait_loaded(missed)
-            t(server)
-        for victim in (dagster_server.DAEMON, residents.COLLECTOR):
-            here.kill(victim)
+            if server == postgres.NAME:
+                here.wait_loaded(missed)
+        here.wait_loading()
+        killed = dagster_server.DAEMON, residents.COLLECTOR
+        for victim in killed:
+            assert here.kill(victim)
         here.pace(SPEED * 10)
         here.wait_loaded({source: here.recording.last(source) for source in here.sources})
-        t("loaded")
         here.require_whole()
-        t("whole")
         here.require_valid()
-        t("validated")
+        again = restarts(here.settings)
+        assert all(again[name] for name in (postgres.NAME, questdb.NAME, *killed))
 
 
 @pytest.mark.skipif(not FAULTS, reason="takes long: `make faults`")
 def test_killed_again_and_again_at_any_moment_what_came_in_is_stored_whole_and_once(
     bare_home: Path, port_base: int, tmp_path: Path
 ) -> None:
-    chance = random.Random(5)
-    recording = record(tmp_path / "recording", FAULTS * BETWEEN_KILLS)
+    chance, killed = random.Random(5), 0
+    recording = record(tmp_path / "recording", (FAULTS + KILLS_AT_ONCE) * BETWEEN_KILLS)
     with up(bare_home, port_base, recording, ["-c", QUICK_UP]) as here:
-        for number in range(FAULTS):
-            victim = chance.choice(VICTIMS)
+        while killed < FAULTS:
+            for _ in range(chance.randint(1, KILLS_AT_ONCE)):
+                here.pace(SPEED)
+                here.pass_by(EVERY * chance.uniform(1, BETWEEN_KILLS - 2))
+                if chance.random() < 0.5:
+                    here.pace(STILL)
+                    here.wait_loading()
+                victim = next(iter(chance.choices(VICTIMS, (6, 6, 6, 6, 1))))
+                killed += here.kill(victim)
             here.pace(SPEED)
-            here.pass_by(EVERY * chance.uniform(1, BETWEEN_KILLS - 3))
-            if chance.random() < 0.7:
-                here.wait_loading()
-            here.kill(victim)
-            t(f"{number} {victim}")
             here.pass_by(EVERY)
             here.pace(STILL)
             here.wait_loaded(here.due())

@@ -114,7 +114,7 @@ def _proving(legacy: Path | None, tolerance: int, *, show: bool) -> Iterator[_Pr
 
     settings = Settings()
     require_disk(settings)
-    files = at_hand(legacy or settings.legacy_dir, settings.home, loaded=True)
+    files = at_hand(legacy or settings.legacy_dir, settings.home)
     bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, disable=not show)
     with (
         engines(settings, ConsoleReport(console) if show else SILENT) as servers,

@@ -37,7 +37,7 @@ def evaluations(
     within, red = Window(window(first, first).start), _red_since(instance, checks)
 
     def context() -> Context:
-        files = archived.found(store.archive, _names(table, feed), first, loaded=True)
+        files = archived.found(store.archive, _names(table, feed), first)
         return store.context(db, [*kept.kept(store.settings.home), *files])
 
     at_first = context()

@@ -74,7 +74,7 @@ class Store:
     def looked_at_anew(self, inputs: Inputs, db: QuestDB) -> Context:
         """What checks look at, the sources looked up now."""
         folder = inputs.legacy_dir or self.settings.legacy_dir
-        self._sources = at_hand(Path(folder) if folder else None, self.settings.home, loaded=True)
+        self._sources = at_hand(Path(folder) if folder else None, self.settings.home)
         return self.context(db, self._sources)
 
     def context(self, db: QuestDB, files: Sequence[Found]) -> Context:

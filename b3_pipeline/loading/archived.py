@@ -42,7 +42,7 @@ def archive_of(home: Path) -> Archive:
     return Archive(home / FOLDER)
 
 
-def payload_of(archive: Archive, entry: Entry, *, superseded: bool = False) -> Payload:
+def payload_of(archive: Archive, entry: Entry, *, superseded: bool = False, pending: bool = False) -> Payload:
     """An entry as the payload that was received: its bytes are read when they are needed, and proven then."""
     return Payload(
         entry.name,
@@ -52,6 +52,7 @@ def payload_of(archive: Archive, entry: Entry, *, superseded: bool = False) -> P
         entry.size,
         opened=partial(archive.open, entry),
         superseded=superseded,
+        pending=pending,
     )
 
 
@@ -111,24 +112,17 @@ def entries(archive: Archive, source: str, first: date | None = None, last: date
 
 
 def found(
-    archive: Archive,
-    sources: Iterable[str] = (),
-    first: date | None = None,
-    last: date | None = None,
-    *,
-    loaded: bool = False,
+    archive: Archive, sources: Iterable[str] = (), first: date | None = None, last: date | None = None
 ) -> list[Found]:
-    """The archive's payloads as files, source by source in the order of `MARKET_KINDS`, each in its own order.
-
-    `loaded`: only those that are loaded by now; what has just come in is no source of anything stored.
-    """
+    """The archive's payloads as files, source by source in the order of `MARKET_KINDS`, each in its own order."""
     wanted = set(sources) or set(archive.sources())
     files = []
     for name in (kind.name for kind in MARKET_KINDS if kind.name in wanted):
-        end = loaded_upto(archive, name) if loaded else archive.last(name)
-        mine = [entry for entry in entries(archive, name, first, last) if entry.seq <= end]
+        reached = loaded_upto(archive, name)
+        mine = list(entries(archive, name, first, last))
         newest = {entry.name: entry.seq for entry in mine}
-        files += [Found(e.name, KINDS[name], payload_of(archive, e, superseded=e.seq < newest[e.name])) for e in mine]
+        payloads = (payload_of(archive, e, superseded=e.seq < newest[e.name], pending=e.seq > reached) for e in mine)
+        files += [Found(payload.name, KINDS[name], payload) for payload in payloads]
     return files
 
 

@@ -54,6 +54,7 @@ class Payload:
     fault: str | None = None  # why nothing can be read in it, where that is known
     opened: Callable[[], BinaryIO] | None = None
     superseded: bool = False
+    pending: bool = False  # it has come in, and its sensor has not reached it: it may be loaded by now, or not
 
     def open(self, progress: Callable[[int], None] = lambda _bytes: None) -> BinaryIO:
         """A stream over exactly these bytes: at its end it raises PayloadChanged if they are others by now.

@@ -17,16 +17,16 @@ from b3_pipeline.quality.finding import Context
 from b3_pipeline.tables import Table
 
 
-def at_hand(folder: Path | None, home: Path, *, loaded: bool = False) -> list[Found]:
+def at_hand(folder: Path | None, home: Path) -> list[Found]:
     """What the home keeps and a legacy folder has (None: no folder): the raw archive, its files, reports, corrections.
 
     In the order in which a new database is to take them: what was collected before what the folder says now, a corrected
     reject after the file that it is of, but before all files when that one has changed since (`with_corrections`).
-    `loaded`: of the archive only what is loaded by now. Raises UsageError when the folder is none.
+    Raises UsageError when the folder is none.
     """
     files = [*(survey(folder) if folder else []), *kept.kept(home)]
     there = {(file.kind, file.payload.sha256) for file in files if file.payload}
-    collected = archived.found(archived.archive_of(home), loaded=loaded)
+    collected = archived.found(archived.archive_of(home))
     new = [file for file in collected if file.payload and (file.kind, file.payload.sha256) not in there]
     return with_corrections([*new, *files], home)
 
@@ -55,10 +55,13 @@ class Sources:
         self.unproven: set[datetime] = set()
 
     def __iter__(self) -> Iterator[Payload]:
-        files = [p for f in self.context.files if f.kind in self.kinds and (p := f.loadable)]
+        ranks = self._ranks()
+        given = [p for f in self.context.files if f.kind in self.kinds and (p := f.loadable)]
+        # what has just come in, and nobody has loaded, is no source of anything stored
+        files = [p for p in given if not p.pending or p.sha256 in ranks.loads]
         if any(kind in DOCUMENT_KINDS for kind in self.kinds):
             files = self._with_documents(files)
-        yield from sorted(files, key=self._ranks().of)
+        yield from sorted(files, key=ranks.of)
 
     def rejected_by_load(self, payload: Payload) -> bool:
         """Whether a load has said that nothing can be read in a payload, and has put it into quarantine."""
