@@ -20,6 +20,15 @@ from b3_pipeline.settings import Ports
 NAME = "questdb"
 ADMIN, READER = "b3", "b3_reader"
 START_TIMEOUT_S = 60
+#: How often in a row a worker that finds nothing to do yields before it naps for a moment. By the server's own 7000, workers
+#: keep a small machine's processors busy with yielding for as long as somebody asks ten times a second.
+YIELDS = 50
+#: What the server says: not each request, which would be gigabytes a month, and for which a thread wakes each time.
+LOGGED = "CRITICAL,ERROR,ADVISORY"
+_LOGGING = f"""writers=stdout
+w.stdout.class=io.questdb.log.LogConsoleWriter
+w.stdout.level={LOGGED}
+"""
 
 
 class QuestDBServer:
@@ -72,6 +81,7 @@ class QuestDBServer:
         for folder in (self.folder / "conf", self.import_folder, self.export_folder, scratch):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(self.folder / "conf" / "server.conf", self.configuration())
+        (self.folder / "conf" / "log.conf").write_text(_LOGGING, "utf-8")
         jvm = [f"-Xmx{self.memory}", f"-Djava.io.tmpdir={scratch}", f"-XX:ErrorFile={self.home}/logs/questdb-crash.log"]
         program = Program(
             NAME,
@@ -108,6 +118,9 @@ class QuestDBServer:
             "line.auto.create.new.columns": False,
             "telemetry.enabled": False,
             "metrics.enabled": True,
+            "shared.worker.nap.threshold": YIELDS,
+            "wal.apply.worker.nap.threshold": YIELDS,
+            "mat.view.refresh.worker.nap.threshold": YIELDS,
             "cairo.sql.copy.root": self.import_folder,
             "cairo.sql.copy.export.root": self.export_folder,
             **self.options,

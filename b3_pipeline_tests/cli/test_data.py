@@ -114,6 +114,7 @@ def test_a_table_of_another_shape_stops_everything_before_the_first_row(home: Pa
     try:
         failed = answer("migrate", "--legacy", legacy / "clean", code=1)
         assert "column extra LONG is not in the contract" in failed["error"]
+        db.wait_applied("b3_loads")
         assert db.scalar("select count() from b3_loads") == 0
         drift = answer("schema", "diff", code=1)
         assert list(drift["tables"]) == ["b3_gamma_levels"]
@@ -237,6 +238,7 @@ def test_too_little_disk_stops_a_migration_before_its_first_row(
 ) -> None:
     monkeypatch.setenv("B3_MIN_FREE_DISK_MB", "99999999")
     assert "free" in b3("migrate", "--legacy", legacy / "clean", code=1).stderr
+    db.wait_applied("b3_loads")
     assert db.scalar("select count() from b3_loads") == 0
 
 

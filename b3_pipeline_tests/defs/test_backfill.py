@@ -64,6 +64,7 @@ def stored_days(db: QuestDB) -> Sequence[str]:
 
 def ledger(db: QuestDB) -> list[tuple]:
     columns = (*COUNTS, "outcome")
+    db.wait_applied("b3_loads")
     return db.query(named("select {c} from b3_loads where table_name = %s order by load_id", c=columns), TICKS.name)
 
 

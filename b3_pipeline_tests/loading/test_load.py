@@ -500,6 +500,7 @@ def test_a_table_of_another_shape_stops_the_load_before_its_first_row(loader: Lo
         with pytest.raises(SchemaError, match="column provider SYMBOL is missing"):
             load_all(loader, [payload(tmp_path, A)], TICKS)
         assert loader.db.scalar("select count() from b3_dxy_ticks") == 0
+        loader.db.wait_applied("b3_loads")
         assert loader.db.scalar("select count() from b3_loads") == 0
     finally:
         loader.db.execute("DROP TABLE b3_dxy_ticks")

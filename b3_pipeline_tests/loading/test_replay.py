@@ -111,6 +111,7 @@ def test_a_replay_that_is_repeated_changes_nothing(loader: Loader, tmp_path: Pat
     first, second = (replayed(loader, edited(item, "4;15", "4.15"))[0] for _ in range(2))
     assert second.outcome == "unchanged"
     assert second.load == first.load
+    loader.db.wait_applied("b3_loads")
     assert loader.db.scalar("select count() from b3_loads") == 2
     assert exported(loader) == []
 
@@ -358,6 +359,7 @@ def test_an_edited_original_an_unknown_id_and_two_lines_in_one_are_refused(loade
     }.items():
         with pytest.raises(UsageError, match=says):
             corrections(loader.quarantine, [wrong])
+    loader.db.wait_applied("b3_loads")
     assert loader.db.scalar("select count() from b3_loads") == 1
 
 

@@ -392,6 +392,7 @@ def test_an_account_that_was_tampered_with_is_named_and_counted_anew(settled: De
     assert {row["file"] for row in found.offending} == {ADJUSTMENTS}
     settled.repair()
     assert not settled.red("b3_adjustments")
+    settled.db.wait_applied("b3_loads")
     assert settled.db.scalar("select loaded from b3_loads") == 582
 
 

@@ -125,6 +125,7 @@ class Home:
         return self.db.query(f"select * from {table} order by ts, feed")  # pyright: ignore[reportArgumentType]
 
     def loads(self) -> int:
+        self.db.wait_applied("b3_loads")
         return self.db.scalar("select count() from b3_loads")
 
 
