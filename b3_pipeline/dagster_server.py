@@ -1,12 +1,14 @@
-"""Dagster's web server and daemon as processes of ours: their home, command lines and health, over HTTP."""
+"""Dagster's code server, web server and daemon as processes of ours: their home, command lines and health."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -18,8 +20,13 @@ from b3_pipeline.errors import B3Error
 from b3_pipeline.ports import HOST
 from b3_pipeline.processes import Program
 from b3_pipeline.settings import PROJECT, Settings
+from b3_pipeline.sockets import private_folder, socket_folder
 
-WEBSERVER, DAEMON = "dagster-webserver", "dagster-daemon"
+CODE_SERVER, WEBSERVER, DAEMON = "dagster-code-server", "dagster-webserver", "dagster-daemon"
+SOCKET = "code.sock"
+#: Sensors that turn at once, and room for what the web server asks meanwhile.
+_CODE_THREADS = 32
+_LOCATION = "b3_pipeline"
 POSTGRES_URL = "B3_DAGSTER_POSTGRES_URL"
 COMPUTE_LOGS, COMPUTE_LOG_DAYS = "logs", 30
 #: Writers that QuestDB is given at once, so that it still answers queries; every asset of the pool `questdb` counts.
@@ -132,18 +139,48 @@ def storage_url(dsn: str) -> str:
     return urlunsplit(parts._replace(scheme="postgresql+psycopg2"))
 
 
-def programs(settings: Settings, env: Mapping[str, str], workspace: Path) -> list[Program]:
-    """The web server and the daemon, each with the definitions of `workspace` (a workspace.yaml)."""
-    port = str(settings.ports.dagster)
+def programs(settings: Settings, env: Mapping[str, str], definitions: Path | None = None) -> list[Program]:
+    """The code server, and the web server and the daemon, which both take the definitions from it.
+
+    Without one of ours each would start its own, and the daemon another one every minute: seconds of work each time.
+    `definitions` is a Python file with others than the project's. Makes `B3_HOME/dagster/workspace.yaml`.
+    """
+    port, quiet, address = str(settings.ports.dagster), ["--log-level", "warning"], code_socket(settings.home)
+    private_folder(address.parent)
+    workspace = str(_workspace(settings, address))
+    code = ["-f", str(definitions)] if definitions else ["-m", "b3_pipeline.definitions"]
+    # its errors are to be told by the web server, not only in a log: so they come of the first question
+    code += ["--lazy-load-user-code", "--location-name", _LOCATION, "--use-python-environment-entry-point"]
     beside_us = Path(sys.executable).parent
     commands = {
-        WEBSERVER: [WEBSERVER, "-h", HOST, "-p", port, "-w", str(workspace), "--log-level", "warning"],
-        DAEMON: [DAEMON, "run", "-w", str(workspace)],
+        CODE_SERVER: ["dagster", "api", "grpc", "-s", str(address), "-n", str(_CODE_THREADS), *code, *quiet],
+        WEBSERVER: [WEBSERVER, "-h", HOST, "-p", port, "-w", workspace, *quiet],
+        DAEMON: [DAEMON, "run", "-w", workspace, *quiet],
     }
     return [
         Program(name, [sys.executable, str(beside_us / argv[0]), *argv[1:]], PROJECT, {**os.environ, **env})
         for name, argv in commands.items()
     ]
+
+
+def code_socket(home: Path) -> Path:
+    """Where the code server of a home listens, in a folder that only we can enter. Raises SocketPathTooLong."""
+    return socket_folder(home, "dagster", SOCKET) / SOCKET
+
+
+def _workspace(settings: Settings, address: Path) -> Path:
+    """The file that names the code server to the others (JSON, which is YAML)."""
+    file = settings.folder("dagster") / "workspace.yaml"
+    server = {"grpc_server": {"host": "localhost", "socket": str(address), "location_name": _LOCATION}}
+    write_private(file, json.dumps({"load_from": [server]}, indent=2) + "\n")
+    return file
+
+
+def code_server_healthy(home: Path) -> bool:
+    """Whether the code server takes connections."""
+    with closing(socket.socket(socket.AF_UNIX)) as probe:
+        probe.settimeout(5)
+        return probe.connect_ex(str(code_socket(home))) == 0
 
 
 def webserver_healthy(client: httpx2.Client, port: int) -> bool:

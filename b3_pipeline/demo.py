@@ -15,8 +15,11 @@ from b3_pipeline.errors import UsageError
 from b3_pipeline.loading.archived import archive_of
 from b3_pipeline.parsing import kinds
 from b3_pipeline.parsing.kinds import CAPTURE, GAMMA, LEGACY_KINDS
+from b3_pipeline.questdb.client import QuestDB
+from b3_pipeline.questdb.server import NAME as QUESTDB
 from b3_pipeline.sample import make_sample
 from b3_pipeline.sample_payloads import Sample, gamma_levels, session_samples
+from b3_pipeline.services import engines
 from b3_pipeline.sessions import session_before, session_of, to_local, to_utc
 from b3_pipeline.settings import REPLAYING, Settings
 from b3_pipeline.sources.archive import Archive
@@ -50,15 +53,12 @@ class Demo:
 def prepare(settings: Settings, speed: float, real: datetime) -> Demo:
     """Makes the demonstration of a home where there is none yet; the home's clock stands still until `begin`.
 
-    It goes on where it was; one that is over begins anew with the last session before `real` (aware UTC). Raises
-    UsageError for a home that holds real data.
+    It is of the last session before `real` (aware UTC), and goes on where it was; one that is over stays so, for another
+    history would be stored beside its own. Raises UsageError for a home that holds real data.
     """
     demo = _of_home(settings.home)
-    if demo is None and archive_of(settings.home).sources():
-        raise UsageError(
-            f"{settings.home} has collected real data, and a demonstration must not mix with it: set B3_HOME to another folder."
-        )
-    if demo is None or _position(settings.home, demo) >= _end(demo) - timedelta(minutes=1):
+    _require_own(settings, begun=demo is not None)
+    if demo is None:
         demo = _made(settings.folder(FOLDER), session_of(to_local(real).date()))
     begin(settings.home, demo, _STANDS_STILL, real)
     text = f"replay_dir = {json.dumps(str(demo.recording))}\nreplay_speed = {speed}\n"
@@ -71,13 +71,41 @@ def begin(home: Path, demo: Demo, speed: float, real: datetime) -> None:
     set_clock(home, Pace(_position(home, demo), real, speed, _end(demo)))
 
 
+def is_over(home: Path, demo: Demo) -> bool:
+    """Whether all of the session has been replayed."""
+    return _position(home, demo) >= _end(demo) - timedelta(minutes=1)
+
+
 def require_none(settings: Settings) -> None:
-    """Raises UsageError for a home that lives in a replayed day: what is collected there would be of another time."""
+    """Raises UsageError for a home that lives in a replayed day: real data would be of another time, and mix with it."""
     if (settings.home / CLOCK_FILE).exists():
         raise UsageError(
-            f"{settings.home} holds a demonstration, whose clock shows another day. Start it with --demo, or set B3_HOME to "
-            "another folder for real data."
+            f"{settings.home} holds a demonstration, whose clock shows another day. `b3 up --demo` goes on with it; for real "
+            "data set B3_HOME to another folder (and B3_PORT_BASE, to run both)."
         )
+
+
+def _require_own(settings: Settings, *, begun: bool) -> None:
+    """Raises UsageError where synthetic data would mix with real ones: in a used home, or on a server of one's own."""
+    if settings.questdb_url:
+        raise UsageError(
+            "A demonstration does not load synthetic data into a QuestDB of your own: unset B3_QUESTDB_URL for it."
+        )
+    if begun:
+        return
+    if archive_of(settings.home).sources() or _has_loads(settings):
+        raise UsageError(
+            f"{settings.home} holds real data, and a demonstration must not mix with it: set B3_HOME to another folder."
+        )
+
+
+def _has_loads(settings: Settings) -> bool:
+    """Whether anything was ever loaded into the home's QuestDB, which is started for the question where need be."""
+    if not (settings.home / QUESTDB).exists():
+        return False
+    with engines(settings) as servers, QuestDB(servers.questdb) as db:
+        there = db.query("select table_name from tables() where table_name = 'b3_loads'")
+        return bool(there and db.scalar("select count() from b3_loads"))
 
 
 def _of_home(home: Path) -> Demo | None:
@@ -93,8 +121,6 @@ def _in(folder: Path) -> Demo:
 def _made(folder: Path, session: date) -> Demo:
     """Makes a demonstration out of sight, and then moves it in place."""
     place = folder / session.isoformat()
-    if place.exists():
-        shutil.rmtree(place)  # it is over, and begins anew
     draft = folder / f".{session}"
     shutil.rmtree(draft, ignore_errors=True)
     whole = draft / "whole"

@@ -24,6 +24,7 @@ from b3_pipeline.alerts.probe import test_channels
 from b3_pipeline.credentials import unsafe
 from b3_pipeline.errors import B3Error
 from b3_pipeline.home import Holder
+from b3_pipeline.parsing.kinds import LEGACY_KINDS
 from b3_pipeline.postgres.dsn import BadDsn, checked, reason
 from b3_pipeline.postgres.server import BINARIES
 from b3_pipeline.questdb.client import QuestDB
@@ -184,10 +185,17 @@ def _secrets(folder: Path) -> Check:
 def _legacy(folder: Path | None) -> Check:
     if folder is None:
         return Check("legacy folder", "ok", "not set (B3_LEGACY_DIR)")
-    if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK):
-        return Check("legacy folder", "ok", str(folder))
-    advice = "Correct B3_LEGACY_DIR, or let this user read the folder."
-    return Check("legacy folder", "fail", f"{folder} cannot be read", advice)
+    if not _readable(folder):
+        advice = "Correct B3_LEGACY_DIR, or let this user read the folder."
+        return Check("legacy folder", "fail", f"{folder} cannot be read", advice)
+    if not any((folder / kind.file).is_file() for kind in LEGACY_KINDS):
+        advice = "Correct B3_LEGACY_DIR: it is the folder in which the legacy collectors write."
+        return Check("legacy folder", "fail", f"{folder} holds none of the legacy files", advice)
+    return Check("legacy folder", "ok", str(folder))
+
+
+def _readable(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
 
 
 def _sources(settings: Settings) -> Iterator[Check]:
@@ -195,13 +203,15 @@ def _sources(settings: Settings) -> Iterator[Check]:
     if settings.replay_dir is not None:
         yield Check("sources", "ok", f"not asked: {settings.replay_dir} is replayed instead")
         return
-    # its folder has been looked at by now
-    of_folder = {name for name, source in SOURCES.items() if source.file and settings.legacy_dir}
-    asked = {name: source for name, source in enabled(settings).items() if name not in of_folder}
+    folder = settings.legacy_dir
+    in_folder = {name for name, source in SOURCES.items() if source.file and folder}
+    hidden = in_folder if folder and not _readable(folder) else set[str]()  # the folder's own check has failed
+    asked = {name: source for name, source in enabled(settings).items() if name not in hidden}
     with ThreadPoolExecutor(max(1, len(asked))) as pool:
         found = list(pool.map(lambda source: probe(source, settings), asked.values()))
     for name, result in zip(asked, found, strict=True):
-        yield Check(f"source {name}", "ok" if result.ok else "fail", result.found, result.advice)
+        otherwise = "warn" if name in in_folder else "fail"  # one file may come later
+        yield Check(f"source {name}", "ok" if result.ok else otherwise, result.found, result.advice)
     for name in sorted(SOURCES.keys() & set(settings.sources_off)):
         yield Check(f"source {name}", "ok", "switched off (B3_SOURCES_OFF)")
 

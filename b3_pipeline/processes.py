@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,6 +122,17 @@ class Child:
         self.record = Record(program.name, popen.pid, created, token, int(program.stop_signal), list(program.argv))
         write_private(self._record_file, json.dumps(asdict(self.record), indent=1))
         return popen
+
+    def tend_log(self) -> None:
+        """Moves what the program has written aside, like `rotate`, when it is too much; it writes on meanwhile.
+
+        A line that it writes at that very moment may be lost. Raises OSError.
+        """
+        if self.log.stat().st_size > LOG_LIMIT:
+            shutil.copyfile(self.log, older := _older(self.log))
+            older.chmod(0o600)
+            os.truncate(self.log, 0)  # the program appends: it goes on at the new end
+            self._log_start = 0
 
     @property
     def name(self) -> str:
@@ -259,5 +271,9 @@ def rotate(log: Path) -> int:
     size = log.stat().st_size if log.exists() else 0
     if size <= LOG_LIMIT:
         return size
-    log.replace(log.with_name(f"{log.name}.1"))
+    log.replace(_older(log))
     return 0
+
+
+def _older(log: Path) -> Path:
+    return log.with_name(f"{log.name}.1")

@@ -25,12 +25,13 @@ from b3_pipeline.questdb import server as questdb
 from b3_pipeline.questdb.client import Address, QuestDB
 from b3_pipeline.questdb.jar import questdb_jar
 from b3_pipeline.questdb.server import QuestDBServer
-from b3_pipeline.settings import PROJECT, Ports, Settings
+from b3_pipeline.settings import Ports, Settings
 from b3_pipeline.supervision import BackOff, Server, Supervisor
 
 NAMES = (
     questdb.NAME,
     postgres.NAME,
+    dagster_server.CODE_SERVER,
     dagster_server.WEBSERVER,
     dagster_server.DAEMON,
     residents.COLLECTOR,
@@ -136,9 +137,9 @@ def _databases(settings: Settings, report: Report, client: httpx2.Client) -> lis
     return servers
 
 
-def _dagster(settings: Settings, databases: Engines, workspace: Path, client: httpx2.Client) -> list[Server]:
-    """Dagster's web server and daemon, not started yet."""
-    env = dagster_server.environment(settings, databases.postgres_dsn)
+def _dagster(settings: Settings, definitions: Path | None, client: httpx2.Client) -> list[Server]:
+    """Dagster's code server, web server and daemon, not started yet."""
+    env = dagster_server.environment(settings, _known(settings).postgres_dsn)
     dagster_server.drop_old_compute_logs(settings.folder("dagster"), settings.clock())
     port = settings.ports.dagster
 
@@ -146,6 +147,7 @@ def _dagster(settings: Settings, databases: Engines, workspace: Path, client: ht
         return dagster_server.daemon_healthy(client, port, since=daemon.record.create_time)
 
     healthy = {
+        dagster_server.CODE_SERVER: lambda _child: dagster_server.code_server_healthy(settings.home),
         dagster_server.WEBSERVER: lambda _child: dagster_server.webserver_healthy(client, port),
         dagster_server.DAEMON: beats,
     }
@@ -153,7 +155,7 @@ def _dagster(settings: Settings, databases: Engines, workspace: Path, client: ht
         Server(
             program.name, partial(Child, program, settings.home), healthy[program.name], DAGSTER_START_TIMEOUT_S, 0.2
         )
-        for program in dagster_server.programs(settings, env, workspace)
+        for program in dagster_server.programs(settings, env, definitions)
     ]
 
 
@@ -207,23 +209,25 @@ class Services:
 
 
 @contextmanager
-def all_services(settings: Settings, report: Report, held: Hold, workspace: Path | None = None) -> Iterator[Services]:
+def all_services(settings: Settings, report: Report, held: Hold, definitions: Path | None = None) -> Iterator[Services]:
     """Databases, Dagster, collector and monitor for the length of the block; then all are stopped.
 
-    The databases are healthy at once; Dagster is after `wait_healthy`; ours run from `collect` on. `workspace` is a workspace.yaml of one's own.
+    The databases are healthy at once; Dagster is after `wait_healthy`; ours run from `collect` on. `definitions` is a
+    Python file with others than the project's.
     """
     _require_sound(settings)
     _make_ready(settings, report)
     require_free({"Dagster": settings.ports.dagster, "Metrics": settings.ports.metrics})
-    with (
-        _embedded(settings, report, held) as (engines, databases),
-        httpx2.Client(trust_env=False, timeout=15) as client,
-    ):
+    with httpx2.Client(trust_env=False, timeout=15) as client, ExitStack() as stack:
+        code, *askers = dagster = _dagster(settings, definitions, client)
+        stack.callback(supervision.stop, [code])
+        code.start()  # beside the databases, for it takes as long as they do
+        engines, databases = stack.enter_context(_embedded(settings, report, held))
         report("QuestDB and PostgreSQL are up.")
-        dagster = _dagster(settings, engines, workspace or PROJECT / "workspace.yaml", client)
         ours = _residents(settings)
         try:
-            for server in dagster:
+            code.wait()
+            for server in askers:
                 server.start()
             yield Services(engines, databases, dagster, ours, held, settings.folder("logs"))
         finally:
@@ -247,6 +251,8 @@ def states(settings: Settings) -> dict[str, bool]:
             if settings.questdb_url
             else _runs(settings, questdb.NAME) and questdb.healthy(client, ports),
             postgres.NAME: (bool(settings.postgres_dsn) or _runs(settings, postgres.NAME)) and _connects(settings),
+            dagster_server.CODE_SERVER: _runs(settings, dagster_server.CODE_SERVER)
+            and dagster_server.code_server_healthy(settings.home),
             dagster_server.WEBSERVER: _runs(settings, dagster_server.WEBSERVER)
             and dagster_server.webserver_healthy(client, ports.dagster),
             dagster_server.DAEMON: _runs(settings, dagster_server.DAEMON) and _heartbeats(client, ports),

@@ -61,7 +61,7 @@ class KnownGap(BaseModel, extra="forbid"):
 class Settings(BaseSettings):
     """All settings. Variables win over the file `B3_HOME/settings.toml`, the file over the defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="B3_", extra="forbid")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="B3_", extra="forbid")
     _clock: HomeClock = PrivateAttr()
 
     home: Path = Field(default=PROJECT / ".b3", description="Where all state lives")

@@ -130,6 +130,9 @@ class Supervisor:
                 self._await(kept, child, kept.deadline)
             elif kept.crashes and self._clock() - kept.healthy_since >= self._back_off.forgiven_s:
                 kept.crashes = 0
+            if child is not None:
+                with suppress(OSError):  # on a full disk there is nowhere to copy a log to
+                    child.tend_log()
 
     def _start(self, kept: _Kept) -> None:
         kept.due = None

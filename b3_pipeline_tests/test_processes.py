@@ -117,6 +117,19 @@ def test_a_log_over_the_limit_is_set_aside(tmp_path: Path, start) -> None:
     assert (tmp_path / "logs" / "server.log.1").stat().st_size == LOG_LIMIT + 1
 
 
+def test_a_log_that_grows_over_the_limit_is_set_aside_while_its_program_writes_on(tmp_path: Path, start) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    child = start(f"print('x' * {LOG_LIMIT}, flush=True); open({str(go)!r}).read(); print('new')")
+    until(lambda: child.log.stat().st_size > LOG_LIMIT)
+    child.tend_log()
+    assert child.log.stat().st_size == 0
+    go.write_text("")
+    until(lambda: not child.alive)
+    assert child.log.read_text() == child.tail() + "\n" == "new\n"
+    assert (tmp_path / "logs" / "server.log.1").stat().st_size == LOG_LIMIT + 1
+
+
 def test_a_leftover_is_ended(tmp_path: Path, start) -> None:
     child = start(SLEEP)
     assert end_leftovers(tmp_path) == ["server"]

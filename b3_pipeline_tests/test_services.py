@@ -49,6 +49,7 @@ def test_a_block_has_servers_of_its_own_and_leaves_none(settings: Settings) -> N
         assert states(settings) == {
             "questdb": True,
             "postgres": True,
+            "dagster-code-server": False,
             "dagster-webserver": False,
             "dagster-daemon": False,
             "collector": False,

@@ -6,12 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from b3_pipeline import dagster_server, residents
@@ -77,17 +76,14 @@ class Up:
         return found["count"], found["sum"]
 
     def resident(self) -> dict[str, int]:
-        """Resident memory by process, in bytes; the daemon's code server, in which sensors turn, by itself."""
-        names = {name: name for name in (residents.COLLECTOR, residents.MONITOR, dagster_server.DAEMON)}
+        """Resident memory by process, in bytes; sensors turn in the code server."""
         found: dict[str, int] = {}
-        for name in names:
+        for name in (residents.COLLECTOR, residents.MONITOR, dagster_server.DAEMON, dagster_server.CODE_SERVER):
             record = Record.of(self.settings.home, name)
             process = record.process() if record else None
             if process is None:
                 raise SystemExit(f"{name} does not run any more: see its log in {self.settings.home / 'logs'}")
             found[name] = process.memory_info().rss
-            if name == dagster_server.DAEMON:
-                found["its code server"] = sum(_resident(child) for child in process.children(recursive=True))
         return found
 
 
@@ -132,9 +128,3 @@ def _b3(arguments: list[str], env: dict[str, str], timeout_s: float) -> None:
     )
     if done.returncode:
         raise SystemExit(f"b3 {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-4_000:]}")
-
-
-def _resident(process: psutil.Process) -> int:
-    with suppress(psutil.NoSuchProcess):
-        return process.memory_info().rss
-    return 0

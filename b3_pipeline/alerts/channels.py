@@ -26,7 +26,7 @@ from pydantic import SecretStr
 
 from b3_pipeline import processes
 from b3_pipeline.alerts import messages
-from b3_pipeline.alerts.engine import Message, Notice
+from b3_pipeline.alerts.engine import OVER, Message, Notice
 from b3_pipeline.errors import B3Error
 from b3_pipeline.settings import Settings, Severity
 
@@ -65,8 +65,8 @@ class Channel(Protocol):
     @property
     def renew_s(self) -> float | None: ...
 
-    def send(self, message: Message) -> None:
-        """Returns when the message has been taken. Raises Undelivered."""
+    def send(self, message: Message) -> str | None:
+        """Returns when the message has been taken: what is wrong where not all got it, else None. Raises Undelivered."""
         ...
 
 
@@ -153,7 +153,7 @@ class Alertmanager:
 
     def _alerts(self, notice: Notice, now: datetime) -> Iterator[dict[str, Any]]:
         """An alert under its severity; one that got worse is no more what it was before."""
-        over = notice.event in ("recovered", "test")
+        over = notice.event in (*OVER, "test")
         yield self._alert(notice, notice.alert.severity, now if over else now + timedelta(seconds=ALERTMANAGER_ENDS_S))
         if notice.event == "escalated":
             yield self._alert(notice, "WARN", now)
@@ -190,7 +190,7 @@ class Email:
     name: str = "email"
     renew_s: float | None = None
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message) -> str | None:
         mail = EmailMessage()
         mail["Subject"] = messages.title(message)[:200]
         mail["From"], mail["To"] = self.sender, ", ".join(self.to)
@@ -199,7 +199,11 @@ class Email:
         mail.set_content(messages.text(message, self.base))
         parts = _smtp_parts(self.url)
         with _smtp_errors(parts), self._connected(parts) as server:
-            server.send_message(mail)
+            refused = server.send_message(mail)
+        if not refused:
+            return None
+        codes = sorted({code for code, _said in refused.values()})
+        return f"{parts.scheme}://{parts.hostname} refused {len(refused)} of {len(self.to)} recipients ({codes})"
 
     @contextmanager
     def _connected(self, parts: SplitResult) -> Iterator[smtplib.SMTP]:

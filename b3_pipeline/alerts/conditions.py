@@ -27,8 +27,9 @@ Text = Annotated[str, BeforeValidator(one_line)]
 
 
 class Condition(BaseModel, frozen=True, extra="forbid"):
-    """A fact. `name` tells things of a kind apart (a check: `table:check`, a run: its job), and stays the same while
-    the thing does. `what` is one sentence, `link` a path in the Dagster UI, `at` when it was seen.
+    """A fact. `name` tells things of a kind apart (a check: `table:check`, a run: its job and what was chosen of it),
+    and stays the same while the thing does. `what` is one sentence, `link` a path in the Dagster UI, `at` when it was
+    seen. `ends_after_s`: what nobody may ever repeat is no alert any more after so long.
 
     A condition that is given again under the same `id` changes nothing. No secret belongs in any of it.
     """
@@ -41,6 +42,7 @@ class Condition(BaseModel, frozen=True, extra="forbid"):
     severity: Severity = "ERROR"
     what_to_do: Text = ""
     link: Text = "/"
+    ends_after_s: float | None = None
     id: str = Field(default_factory=lambda: uuid.uuid4().hex, min_length=1, max_length=100)
 
     @property

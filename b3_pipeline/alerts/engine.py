@@ -1,7 +1,8 @@
 """The rules of alerting, pure: conditions and the passing of time in, messages to channels out. No file, clock or socket.
 
 An alert opens with a red condition, and is over when its thing has stayed green for a while (`hold_s`): what goes red
-again before that has flapped, and is still the same alert. Each opening, escalation, reminder and recovery is a notice; the
+again before that has flapped, and is still the same alert. One that nobody may ever repeat ends by itself after a time.
+Each opening, escalation, reminder, recovery and end is a notice; the
 notices of a few seconds (`group_s`) go as one message to each channel that takes their severity. The state is one value
 that can be written and read back at any moment.
 """
@@ -20,7 +21,9 @@ from pydantic import AwareDatetime, BaseModel
 from b3_pipeline.alerts.conditions import Condition, Kind
 from b3_pipeline.settings import Settings, Severity
 
-Event = Literal["opened", "escalated", "reminder", "recovered", "renewed", "test"]
+Event = Literal["opened", "escalated", "reminder", "recovered", "ended", "renewed", "test"]
+#: The events after which an alert is no more: it is right again, or too old for anybody to know.
+OVER: tuple[Event, ...] = ("recovered", "ended")
 #: What is kept at most: alerts, messages that wait for a channel, notices in a message, ids of applied conditions.
 OPEN_LIMIT, QUEUE_LIMIT, NOTICES, REMEMBERED = 1_000, 100, 20, 4_000
 _log = logging.getLogger(__name__)
@@ -57,7 +60,7 @@ class Alert(BaseModel):
     """Something that is wrong. `since` is the time of the first red condition, `opened` and `green_at` are engine times.
 
     `severity` is the worst that was seen, `count` how many red conditions there were, `told` which channels have to
-    learn of the end.
+    learn of the end, `ends` when it ends by itself.
     """
 
     kind: Kind
@@ -74,6 +77,7 @@ class Alert(BaseModel):
     flaps: int = 0
     green_at: AwareDatetime | None = None
     recovered: AwareDatetime | None = None
+    ends: AwareDatetime | None = None
     told: list[str] = []
 
     @property
@@ -158,6 +162,8 @@ class Engine:
         for alert in [*self.state.alerts.values()]:
             if self._is_over(alert, now):
                 self._recover(alert, now)
+            elif alert.green_at is None and alert.ends is not None and now >= alert.ends:
+                self._close(alert, "ended", now)
             elif (
                 alert.severity == "ERROR"
                 and alert.green_at is None
@@ -219,6 +225,7 @@ class Engine:
             opened=now,
             reminded=now,
             last_seen=given.at,
+            ends=_ends(given, now),
         )
         self.state.alerts[alert.key] = alert
         self._notice("opened", alert, now)
@@ -226,6 +233,7 @@ class Engine:
     def _again(self, alert: Alert, given: Condition, now: datetime) -> None:
         alert.count, alert.last_seen = alert.count + 1, given.at
         alert.what, alert.what_to_do, alert.link = given.what, given.what_to_do, given.link
+        alert.ends = alert.ends and _ends(given, now)  # what is known to be repeated stays so
         if alert.green_at is not None:
             alert.green_at, alert.recovered, alert.flaps = None, None, alert.flaps + 1
             self.version += 1
@@ -237,11 +245,14 @@ class Engine:
         return alert.green_at is not None and self._past(alert.green_at, now, self.rules.hold_s)
 
     def _recover(self, alert: Alert, now: datetime) -> None:
+        self._close(alert, "recovered", now)
+
+    def _close(self, alert: Alert, event: Event, now: datetime) -> None:
         del self.state.alerts[alert.key]
-        self._notice("recovered", alert, now)
+        self._notice(event, alert, now)
 
     def _notice(self, event: Event, alert: Alert, now: datetime) -> None:
-        if event == "recovered":
+        if event in OVER:
             channels = [channel for channel in alert.told if channel in self._routes]
         else:
             channels = [channel for channel, route in self._routes.items() if route.takes(alert)]
@@ -269,3 +280,7 @@ class Engine:
     @staticmethod
     def _past(moment: datetime, now: datetime, seconds: float) -> bool:
         return now - moment >= timedelta(seconds=seconds)
+
+
+def _ends(given: Condition, now: datetime) -> datetime | None:
+    return None if given.ends_after_s is None else now + timedelta(seconds=given.ends_after_s)

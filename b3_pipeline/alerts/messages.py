@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
-from b3_pipeline.alerts.engine import Message, Notice
+from b3_pipeline.alerts.engine import OVER, Message, Notice
 from b3_pipeline.ports import HOST
 from b3_pipeline.sessions import ZONE
 from b3_pipeline.settings import Settings
@@ -16,6 +16,7 @@ _EVENTS = {
     "escalated": "worse than before",
     "reminder": "still not right",
     "recovered": "right again",
+    "ended": "too old to be told any more, not known to be right",
     "renewed": "",
     "test": "",
 }
@@ -32,9 +33,10 @@ def link(base: str, notice: Notice) -> str:
 
 
 def severity(message: Message) -> str:
-    """The worst severity of a message; RECOVERED when all of it is over."""
-    still = {notice.alert.severity for notice in message.notices if notice.event != "recovered"}
-    return "ERROR" if "ERROR" in still else "WARN" if still else "RECOVERED"
+    """The worst severity of a message; RECOVERED or ENDED when all of it is over."""
+    still = {notice.alert.severity for notice in message.notices if notice.event not in OVER}
+    over = "RECOVERED" if any(notice.event == "recovered" for notice in message.notices) else "ENDED"
+    return "ERROR" if "ERROR" in still else "WARN" if still else over
 
 
 def title(message: Message) -> str:
@@ -42,7 +44,9 @@ def title(message: Message) -> str:
     if len(message.notices) == 1:
         return heading(message.notices[0])
     counts = Counter(_word(notice) for notice in message.notices)
-    parts = ", ".join(f"{counts[word]} {word}" for word in ("ERROR", "WARN", "RECOVERED", "TEST") if counts[word])
+    parts = ", ".join(
+        f"{counts[word]} {word}" for word in ("ERROR", "WARN", "RECOVERED", "ENDED", "TEST") if counts[word]
+    )
     return f"[{severity(message)}] {len(message.notices)} alerts: {parts}"
 
 
@@ -60,7 +64,7 @@ def lines(notice: Notice, base: str) -> list[str]:
     found = [alert.what, f"Since {both_times(alert.since)}{often}{flapped}."]
     if notice.event == "recovered":
         found.append(f"Right again since {both_times(alert.recovered or alert.last_seen)}.")
-    elif alert.what_to_do:
+    elif alert.what_to_do and notice.event != "ended":
         found.append(f"What to do: {alert.what_to_do}")
     return [*(line for line in found if line), link(base, notice)]
 
@@ -113,7 +117,7 @@ def _data(notice: Notice, base: str) -> dict[str, Any]:
 
 
 def _word(notice: Notice) -> str:
-    return {"recovered": "RECOVERED", "test": "TEST"}.get(notice.event, notice.alert.severity)
+    return {"recovered": "RECOVERED", "ended": "ENDED", "test": "TEST"}.get(notice.event, notice.alert.severity)
 
 
 def _iso(moment: datetime) -> str:

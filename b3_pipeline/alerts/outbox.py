@@ -179,6 +179,7 @@ class Courier:
     def __init__(self, channel: Channel, outbox: Outbox, pauses: Pauses, clock: Callable[[], float]) -> None:
         self._channel, self._outbox, self._pauses, self._clock = channel, outbox, pauses, clock
         self._failures, self._refusals, self._why = 0, 0, ""
+        self._in_part: str | None = None  # why not all got the last message that was taken
         self._next_try = self._renewed = clock()
         self._busy_since: float | None = None
         self._tried = False
@@ -205,6 +206,16 @@ class Courier:
             )
         if not self._tried or self._failures:
             return None
+        if self._in_part:
+            return Condition(
+                kind="channel",
+                name=self._channel.name,
+                red=True,
+                severity="WARN",
+                what=f"Alerts to {self._channel.name} do not reach everybody: {self._in_part}.",
+                what_to_do="Correct the addresses (B3_ALERT_EMAIL_TO). What was sent is not sent again.",
+                at=now,
+            )
         what = f"Alerts get through to {self._channel.name}."
         return Condition(kind="channel", name=self._channel.name, red=False, what=what, at=now)
 
@@ -254,7 +265,7 @@ class Courier:
     def _send(self, message: Message) -> bool:
         self._busy_since = self._clock()
         try:
-            self._channel.send(message)
+            self._in_part = self._channel.send(message)
         except Undelivered as error:
             self._failed(message, error)
             return False
@@ -263,6 +274,8 @@ class Courier:
             return False
         finally:
             self._busy_since = None
+        if self._in_part:
+            _log.warning("Alerts to %s: %s", self._channel.name, self._in_part)
         self._failures = self._refusals = 0
         self._tried, self._next_try = True, self._clock()
         self._outbox.done(self._channel.name, message.id)

@@ -11,17 +11,16 @@ from b3_pipeline.settings import Settings
 
 
 def test_channels(settings: Settings) -> list[tuple[str, bool, str]]:
-    """Sends a test to every channel of the settings, also below its least severity: (channel, whether it was taken, why not)."""
+    """Sends a test to every channel of the settings, also below its least severity: (channel, whether all got it, why not)."""
     channels, problems = configured(settings)
     message = _test_message(datetime.now(UTC))
     found = []
     for channel in channels:
         try:
-            channel.send(message)
+            wrong = channel.send(message)
         except Undelivered as error:
-            found.append((channel.name, False, str(error)))
-        else:
-            found.append((channel.name, True, ""))
+            wrong = str(error)
+        found.append((channel.name, not wrong, wrong or ""))
     return [*found, *((name, False, why) for name, why in problems.items())]
 
 

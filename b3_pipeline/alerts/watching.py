@@ -1,4 +1,4 @@
-"""What the monitor sees by itself: services, the collector's heartbeat, the disk, sources that fail again and again.
+"""What the monitor sees by itself: services, the heartbeats of collector and alerts sensor, the disk, sources that fail again and again.
 
 All of it is liveness, so real time counts here, not the settings' clock. Nothing is told before its threshold; what is
 well is told as green each time, and costs nothing.
@@ -6,7 +6,10 @@ well is told as green each time, and costs nothing.
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,9 +21,14 @@ from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from b3_pipeline.alerts.conditions import Condition
 from b3_pipeline.alerts.messages import both_times
+from b3_pipeline.dagster_server import DAEMON
+from b3_pipeline.postgres.server import NAME as POSTGRES
 from b3_pipeline.residents import COLLECTOR, MONITOR, SILENT_S, heartbeat_age
 from b3_pipeline.settings import Settings
+from b3_pipeline.sources.catalog import collected
 
+#: The sensor that hands over what Dagster knows; without it nobody hears of checks, runs and sensors.
+ALERTS = "alerts"
 #: What was seen longer ago is not known any more.
 KNOWN_S = 90.0
 SOURCES = 200
@@ -33,6 +41,12 @@ _COLLECTOR_ADVICE = (
     "Nothing is fetched while it is dead: `b3 up` starts it again by itself; logs/collector.log and logs/restarts.log in "
     "the home say why it is not. Afterwards `b3 validate` shows whether something is missing."
 )
+
+_ALERTS_ADVICE = (
+    "No failed check, run or sensor is told while it is silent. Switch the sensor `alerts` on (Dagster, Automation); its last "
+    "ticks say what is wrong. It goes on where it stopped."
+)
+_ADVICES = {COLLECTOR: _COLLECTOR_ADVICE, ALERTS: _ALERTS_ADVICE}
 
 
 def real_now() -> datetime:
@@ -86,9 +100,13 @@ class Watcher:
 
     def _services(self) -> Iterator[Condition]:
         up = dict(self._states())
-        age = heartbeats(self._settings.home, self._now()).get(COLLECTOR)
-        up[COLLECTOR] = age is not None and age <= SILENT_S
+        ages = heartbeats(self._settings.home, self._now())
+        up[COLLECTOR] = ages.get(COLLECTOR, math.inf) <= SILENT_S
         up.pop(MONITOR, None)  # that is who looks
+        if up.get(DAEMON) and up.get(POSTGRES):
+            up[ALERTS] = ages.get(ALERTS, math.inf) <= SILENT_S
+        else:  # no sensor can have a turn, which is told already
+            self._down_since.pop(ALERTS, None)
         self._up, self._looked_at = up, self._clock()
         for name, is_up in up.items():
             if is_up:
@@ -102,7 +120,7 @@ class Watcher:
                     name,
                     red=True,
                     what=f"{name} is down: it does not run, or does not answer.",
-                    what_to_do=_COLLECTOR_ADVICE if name == COLLECTOR else _ADVICE.format(name=name),
+                    what_to_do=_ADVICES.get(name) or _ADVICE.format(name=name),
                     link="/deployment/daemons",
                     at=self._now() - timedelta(seconds=seconds),
                 )
@@ -123,8 +141,12 @@ class Watcher:
         )
 
     def _sources(self) -> Iterator[Condition]:
+        wanted = collected(self._settings)
         for file in sorted((self._settings.home / "archive").glob("*/state.json"))[:SOURCES]:
             name = file.parent.name
+            if name not in wanted:
+                yield self._condition("source", name, severity="WARN", what=f"{name} is switched off.")
+                continue
             try:
                 state = SourceState.model_validate_json(file.read_bytes())
             except (OSError, ValidationError):
@@ -150,8 +172,16 @@ class Watcher:
 
 def heartbeats(home: Path, now: datetime) -> dict[str, float]:
     """By process, how many seconds ago it last gave a sign of life; those that never did, or not readably, are left out."""
-    ages = {name: heartbeat_age(home, name, now) for name in (COLLECTOR, MONITOR)}
+    ages = {name: heartbeat_age(home, name, now) for name in (COLLECTOR, MONITOR, ALERTS)}
     return {name: age for name, age in ages.items() if age is not None}
+
+
+def beat(folder: Path) -> None:
+    """A sign of life in the folder of who gives it: `heartbeats` reads it."""
+    file = folder / "heartbeat.json"
+    draft = file.with_suffix(".draft")
+    draft.write_text(json.dumps({"at": real_now().isoformat(), "pid": os.getpid()}), "utf-8")
+    draft.replace(file)  # not synced: after a crash of the machine nobody asks for it
 
 
 def disk(settings: Settings) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,11 +153,15 @@ def list_entries(
 
 def _list_sources(archive: Archive, as_json: bool) -> None:
     from b3_pipeline.loading.archived import loaded_upto
+    from b3_pipeline.sources.archive import ArchiveDamaged
     from b3_pipeline.sources.exporting import exported
 
     listed: list[dict[str, Any]] = []
     for name in archive.sources():
-        newest, done = archive.newest(name), exported(archive, name)
+        newest = None
+        done = exported(archive, name)
+        with suppress(ArchiveDamaged):  # `b3 archive verify` tells of it
+            newest = archive.newest(name)
         facts = {"source": name, "first": archive.first(name), "last": archive.last(name)}
         facts |= {"newest": newest.at if newest else None, "loaded": loaded_upto(archive, name)}
         size = sum(path.stat().st_size for path in (archive.place(name) / "payloads").glob("*/*.gz"))

@@ -44,6 +44,10 @@ def migrate(
 
       b3 migrate --legacy ./data --json | jq .tables
     """
+    from b3_pipeline.demo import require_none
+    from b3_pipeline.settings import Settings
+
+    require_none(Settings())
     conclude(migrate_folder(legacy, show=not as_json), strict=strict, as_json=as_json)
 
 
@@ -110,9 +114,12 @@ def settlements(
 
       b3 settlements SPRD260112.zip
     """
+    from b3_pipeline.demo import require_none
     from b3_pipeline.loading.payloads import Found, payload
     from b3_pipeline.parsing.kinds import REPORT
+    from b3_pipeline.settings import Settings
 
+    require_none(Settings())
     if not file.is_file():
         raise UsageError(f"{file} is no file: give a price report of B3, SPRDyymmdd.zip.")
     content = payload(file, REPORT)

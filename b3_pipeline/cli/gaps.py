@@ -17,6 +17,7 @@ from b3_pipeline.cli.output import Json, console, emit, guarded, say, table
 from b3_pipeline.errors import UsageError
 
 if TYPE_CHECKING:
+    from b3_pipeline.postgres.flags import Flags
     from b3_pipeline.postgres.known_gaps import GapKey, KnownGaps
     from b3_pipeline.quality.finding import Context
     from b3_pipeline.quality.sweeping import SweepReport
@@ -135,6 +136,7 @@ class _Opened:
     settings: Settings
     context: Context
     known: KnownGaps
+    flags: Flags
 
     def look(self, within: Window, feed: str | None) -> SweepReport:
         from b3_pipeline.quality.sweeping import look
@@ -147,11 +149,11 @@ class _Opened:
         return [gap.key for gap in self.look(window(day, day), feed).found]
 
     def sweep(self, within: Window, feed: str | None) -> SweepReport:
-        from b3_pipeline.loading.load import Loader
+        from b3_pipeline.loaders import loader_of
         from b3_pipeline.quality.sweeping import sweep, ways_of
 
         who, settings, context = f"{_user()}, b3 gaps --repair", self.settings, self.context
-        loader = Loader(context.db, settings.home, settings.clock, "b3 gaps --repair")
+        loader = loader_of(settings, context.db, "b3 gaps --repair", self.flags.current)
         with console.status("Looking for gaps") as status:
             ways = ways_of(settings)
             return sweep(context, loader, self.known, ways, within, feed, who, lambda what: status.update(escape(what)))
@@ -178,8 +180,9 @@ def _opened(legacy: Path | None, *, show: bool, files: bool = False) -> Iterator
         QuestDB(servers.questdb) as db,
         open_known_gaps(servers.postgres_dsn) as known,
     ):
-        flags = Flags(settings.home, servers.postgres_dsn).current()
-        yield _Opened(settings, context_of(settings, db, found, servers.postgres_dsn, flags), known)
+        flags = Flags(settings.home, servers.postgres_dsn)
+        context = context_of(settings, db, found, servers.postgres_dsn, flags.current())
+        yield _Opened(settings, context, known, flags)
 
 
 def _window(first: datetime | None, last: datetime | None) -> Window:

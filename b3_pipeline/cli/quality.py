@@ -103,7 +103,7 @@ def _proving(legacy: Path | None, tolerance: int, *, show: bool) -> Iterator[_Pr
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     from b3_pipeline.home import require_disk
-    from b3_pipeline.loading.load import Loader
+    from b3_pipeline.loaders import loader_of
     from b3_pipeline.postgres.flags import Flags
     from b3_pipeline.progress import SILENT, ConsoleReport
     from b3_pipeline.quality.of_home import context_of
@@ -122,10 +122,11 @@ def _proving(legacy: Path | None, tolerance: int, *, show: bool) -> Iterator[_Pr
         bar,
     ):
         task = bar.add_task("Checking", total=None)
-        flags = Flags(settings.home, servers.postgres_dsn).current()
-        context = context_of(settings, db, files, servers.postgres_dsn, flags)
+        flags = Flags(settings.home, servers.postgres_dsn)
+        context = context_of(settings, db, files, servers.postgres_dsn, flags.current())
         context = replace(context, tolerance=tolerance, progress=lambda done: bar.advance(task, done))
-        loader = Loader(db, settings.home, settings.clock, "b3 validate --repair", context.progress, again=True)
+        more = {"progress": context.progress, "again": True}
+        loader = loader_of(settings, db, "b3 validate --repair", flags.current, **more)
         yield _Proving(context, loader, bar, task)
 
 

@@ -131,8 +131,9 @@ def replay(
 
       b3 quarantine replay rejects.jsonl
     """
-    from b3_pipeline.loading.load import Loader
+    from b3_pipeline.loaders import loader_of
     from b3_pipeline.loading.replay import corrections, read_items, replay
+    from b3_pipeline.postgres.flags import Flags
     from b3_pipeline.questdb.client import QuestDB
     from b3_pipeline.services import engines
     from b3_pipeline.settings import Settings
@@ -143,7 +144,7 @@ def replay(
     reports: list[LoadReport] = []
     if made:
         with engines(settings) as servers, QuestDB(servers.questdb) as db:
-            loader = Loader(db, settings.home, settings.clock)
+            loader = loader_of(settings, db, "b3 quarantine replay", Flags(settings.home, servers.postgres_dsn).current)
             reports = [report for correction in made for report in replay(loader, correction)]
     ok = all(report.outcome in ("loaded", "unchanged") for report in reports)
     if as_json:

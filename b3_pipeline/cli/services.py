@@ -50,8 +50,8 @@ def up(
     speed: Annotated[
         float, typer.Option(help="How many times as fast the session of --demo goes.", min=0.1, max=1000)
     ] = 20,
-    workspace: Annotated[
-        Path | None, typer.Option(hidden=True, help="A workspace.yaml instead of the project's.")
+    definitions: Annotated[
+        Path | None, typer.Option(hidden=True, help="A Python file with definitions instead of the project's.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -91,26 +91,32 @@ def up(
     elif detach:
         _detached(settings)
     else:
-        _foreground(settings, workspace, folder, sample, as_json, begin)
+        _foreground(settings, definitions, folder, sample, as_json, begin)
 
 
 def _demonstration(settings: Settings, speed: float) -> tuple[Settings, Path, Callable[[], object]]:
     """The settings of a home that replays, the folder with the history to load first, and what begins the replay."""
     from datetime import UTC, datetime
 
-    from b3_pipeline.demo import begin, prepare
+    from b3_pipeline.demo import begin, is_over, prepare
 
     demo = prepare(settings, speed, datetime.now(UTC))
-    say(
-        f"A demonstration: synthetic data, and the session of [bold]{demo.session}[/] replayed {speed:g} times as fast."
-    )
+    if is_over(settings.home, demo):
+        say(
+            f"The demonstration of the session of [bold]{demo.session}[/] is over: what it brought stays, and nothing more "
+            "comes. To see one again, set B3_HOME to a new folder."
+        )
+    else:
+        say(
+            f"A demonstration: synthetic data, and the session of [bold]{demo.session}[/] replayed {speed:g} times as fast."
+        )
     settings = type(settings)(legacy_dir=demo.history)
     return settings, demo.history, lambda: begin(settings.home, demo, speed, datetime.now(UTC))
 
 
 def _foreground(
     settings: Settings,
-    workspace: Path | None,
+    definitions: Path | None,
     folder: Path | None,
     sample: bool,
     as_json: bool,
@@ -125,7 +131,7 @@ def _foreground(
         with (
             _ended_by_signals(),
             hold(settings, shared=True) as held,
-            all_services(settings, report, held, workspace) as services,
+            all_services(settings, report, held, definitions) as services,
         ):
             _apply_schema(settings, services.engines.questdb)
             report("Waiting for Dagster.")
@@ -227,7 +233,7 @@ def _follow(settings: Settings, child: subprocess.Popen[bytes], source: IO[bytes
 
 def _show_addresses(settings: Settings, holder: Holder, as_json: bool) -> None:
     """Where everything is; the users' names, and the folder in which their passwords lie."""
-    from b3_pipeline.postgres.server import ROLE, socket_folder
+    from b3_pipeline.postgres.server import ROLE, sockets_of
     from b3_pipeline.questdb.server import ADMIN, READER
     from b3_pipeline.settings import Ports
 
@@ -243,7 +249,7 @@ def _show_addresses(settings: Settings, holder: Holder, as_json: bool) -> None:
             ("QuestDB metrics", f"http://127.0.0.1:{ports.questdb_health}/metrics", ""),
         ]
     if not settings.postgres_dsn:
-        rows.append(("PostgreSQL", f"{socket_folder(settings.home)} (socket)", ROLE))
+        rows.append(("PostgreSQL", f"{sockets_of(settings.home)} (socket)", ROLE))
     if as_json:
         addresses = {name: {"address": address, "users": users} for name, address, users in rows}
         emit({"ok": True, "home": settings.home, "pid": holder.pid, "addresses": addresses, "secrets": secrets})
@@ -287,7 +293,7 @@ def status(as_json: Json = False) -> None:
     again = restarts(settings)
     services = {name: "up" if is_up else "down" for name, is_up in states(settings).items()}
     engines = running(settings)
-    found = tables(settings, engines.questdb) if engines and services["questdb"] == "up" else {}
+    found = tables(settings, engines) if engines and services["questdb"] == "up" else {}
     archive, now = archived(settings), phase(settings, engines)
     if as_json:
         emit({"phase": now, "services": services, "restarts": again, "tables": found, "archive": archive})

@@ -1,12 +1,14 @@
 """The composed capture, from phase shadow on: made into the archive when it is due, and compared with the legacy one."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import dagster as dg
 
 from b3_pipeline import capture_differences, composing
 from b3_pipeline.defs.resources import Store
+from b3_pipeline.defs.turns import counted
+from b3_pipeline.parsing.capture import capture_moment
 from b3_pipeline.parsing.kinds import CAPTURE, COMPOSED
 from b3_pipeline.postgres import comparisons
 from b3_pipeline.sessions import session_of, to_local
@@ -29,19 +31,27 @@ def make(store: Store, now: datetime) -> Entry | None:
 
 
 def pairs(archive: Archive, after: int) -> Iterator[tuple[Entry, Entry | None]]:
-    """Each legacy capture after an entry, with the composed one that stood when it came, of the same session.
+    """Each legacy capture after an entry, with the composed one that stood when it was taken, of the same session.
 
-    Where none stood yet, the first one that came; None where there is none so far.
+    Where none stood yet, the first one that came; None where there is none so far. When a legacy capture was taken is
+    its own to say: it may be archived much later.
     """
     composed = list(archive.after(COMPOSED.name, max(0, archive.last(COMPOSED.name) - 100)))
     for legacy in archive.after(CAPTURE.name, after):
-        mine = [entry for entry in composed if _session(entry) == _session(legacy)]
-        stood = [entry for entry in mine if entry.at <= legacy.at]
+        taken = _taken(archive, legacy)
+        mine = [entry for entry in composed if _session(entry.at) == _session(taken)]
+        stood = [entry for entry in mine if entry.at <= taken]
         yield legacy, stood[-1] if stood else next(iter(mine), None)
 
 
-def _session(entry: Entry) -> object:
-    return entry.session or session_of(to_local(entry.at).date())
+def _taken(archive: Archive, legacy: Entry) -> datetime:
+    """When a legacy capture was taken (aware UTC); of one that does not say so, when it came."""
+    moment = capture_moment(archive.read(legacy))
+    return legacy.at if moment is None else moment.replace(tzinfo=UTC)
+
+
+def _session(moment: datetime) -> date:
+    return session_of(to_local(moment).date())
 
 
 def compare(store: Store, after: int, now: datetime) -> int:
@@ -49,9 +59,9 @@ def compare(store: Store, after: int, now: datetime) -> int:
 
     One of today waits for a composed one; an older one without is passed over.
     """
-    today = session_of(to_local(now).date())
+    today = _session(now)
     for legacy, composed in pairs(store.archive, after):
-        if composed is None and _session(legacy) == today:
+        if composed is None and _session(_taken(store.archive, legacy)) == today:
             break
         if composed is not None:
             _keep(store, legacy, composed)
@@ -77,6 +87,7 @@ def _keep(store: Store, legacy: Entry, composed: Entry) -> None:
         "and compares it field by field with the legacy one. The cursor is the last legacy capture that was compared."
     ),
 )
+@counted
 def compose_sensor(
     context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store]
 ) -> dg.SensorResult | dg.SkipReason:

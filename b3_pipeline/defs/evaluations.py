@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from b3_pipeline.defs.checks import EVERYTHING, LOOKED_AT, told
+from b3_pipeline.defs.checks import Span, cannot_clear, red_over, told
 from b3_pipeline.defs.resources import Store
 from b3_pipeline.loading import archived, kept
-from b3_pipeline.quality.checks import Check, Context, checks_of, twice
+from b3_pipeline.parsing.kinds import REPORT
+from b3_pipeline.quality.checks import Context, checks_of, twice
 from b3_pipeline.quality.sources import kinds_of
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sessions import ALWAYS, Window, session_before, session_of, to_local, window
@@ -15,11 +16,18 @@ from b3_pipeline.tables import MARKET_TABLES, Table
 
 #: How many sessions a tick looks at, today's included; the nightly validation looks at everything.
 RECENT_SESSIONS = 5
-_LOOKED_AT = "sessions since "
-#: Those about the table as a whole: however far back one looks, they say the same.
-_WHOLE = {"wal", "freshness", "composed"}
-#: Those that cost milliseconds, and beside them the parity of the feed that was loaded.
-_QUICK = {*_WHOLE, "unique_keys", "hard_bounds", "soft_bounds", "rejects", "feeds_agree", "shadow"}
+#: The checks that cost milliseconds, and beside them the parity of the feed that was loaded.
+_QUICK = {
+    "wal",
+    "freshness",
+    "composed",
+    "unique_keys",
+    "hard_bounds",
+    "soft_bounds",
+    "rejects",
+    "feeds_agree",
+    "shadow",
+}
 
 
 def evaluations(
@@ -34,36 +42,18 @@ def evaluations(
     first = session_of(to_local(store.settings.clock()).date())
     for _ in range(RECENT_SESSIONS - 1):
         first = session_before(first)
-    within, red = Window(window(first, first).start), _red_since(instance, checks)
+    within, looked_at, red = Window(window(first, first).start), Span(first.isoformat()), red_over(instance, checks)
 
     def context() -> Context:
-        files = archived.found(store.archive, _names(table, feed), first)
-        return store.context(db, [*kept.kept(store.settings.home), *files])
+        kinds = kinds_of(table, feed)
+        files = archived.found(store.archive, [kind.name for kind in kinds], first)
+        return store.context(db, [*(kept.kept(store.settings.home) if REPORT in kinds else ()), *files])
 
     at_first = context()
     for check in checks:
         finding = twice(check, at_first, context, within)
-        covered = check.name in _WHOLE or red.get(check.name, first.isoformat()) >= first.isoformat()
-        if covered or not finding.passed:
-            yield dg.AssetCheckEvaluation(**told(check, finding, f"{_LOOKED_AT}{first.isoformat()}"))
-
-
-def _names(table: Table, feed: str) -> list[str]:
-    return [kind.name for kind in kinds_of(table, feed)]
-
-
-def _red_since(instance: dg.DagsterInstance, checks: list[Check]) -> dict[str, str]:
-    """Of the checks whose last result was red, the first session (ISO) that was looked at; "" where it was everything."""
-    keys = {dg.AssetCheckKey(dg.AssetKey(c.table.name), c.name): c.name for c in checks}
-    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
-    found = {}
-    for key, record in latest.items():
-        evaluation = record.evaluation
-        # one that was only planned has no result
-        if isinstance(evaluation, dg.AssetCheckEvaluation) and not evaluation.passed:
-            looked_at = str(evaluation.metadata[LOOKED_AT].value) if LOOKED_AT in evaluation.metadata else ""
-            found[keys[key]] = looked_at.removeprefix(_LOOKED_AT) if looked_at.startswith(_LOOKED_AT) else ""
-    return found
+        if not cannot_clear(check, finding, looked_at, red):
+            yield dg.AssetCheckEvaluation(**told(check, finding, looked_at, red))
 
 
 def freshness(store: Store, db: QuestDB) -> dict[str, dg.AssetCheckEvaluation]:
@@ -71,6 +61,5 @@ def freshness(store: Store, db: QuestDB) -> dict[str, dg.AssetCheckEvaluation]:
     context = store.context(db, [])
     checks = [check for table in MARKET_TABLES for check in checks_of(table) if check.name == "freshness"]
     return {
-        check.table.name: dg.AssetCheckEvaluation(**told(check, check.finding(context, ALWAYS), EVERYTHING))
-        for check in checks
+        check.table.name: dg.AssetCheckEvaluation(**told(check, check.finding(context, ALWAYS))) for check in checks
     }

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import dagster as dg
 
 from b3_pipeline.defs.partitions import SESSIONS, window_of
-from b3_pipeline.loading.census import Count, by_session, census
+from b3_pipeline.loading.census import Count, by_session, census, days_of_loads
 from b3_pipeline.loading.folder import totals
 from b3_pipeline.loading.load import Loader, LoadReport
 from b3_pipeline.questdb.client import QuestDB, named
@@ -33,8 +33,10 @@ def sessions_of_loads(
     mine = {r.load.load_id for r in reports if r.load}
     if not table.has_feed or not (keys or mine):
         return {}
-    files = loader.ledger.files(table.name)
-    counted = {s.isoformat(): counts for s, counts in by_session(census(loader.db, table, window_of(keys))).items()}
+    within = window_of(keys) if keys else days_of_loads(loader.db, table, mine)
+    counts = census(loader.db, table, within) if within else []
+    files = loader.ledger.files(table.name, min((count.load_id for count in counts), default=0))
+    counted = {s.isoformat(): of_session for s, of_session in by_session(counts).items()}
     first, last = (
         (keys[0], keys[-1]) if keys else (SESSIONS.get_first_partition_key(), SESSIONS.get_last_partition_key())
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from b3_pipeline.errors import UsageError
+from b3_pipeline.loaders import Complain, loader_of
 from b3_pipeline.loading.archived import archive_of
 from b3_pipeline.loading.folder import Account
 from b3_pipeline.loading.load import Loader, quiet
@@ -48,15 +49,30 @@ class Store:
         self._checked = ""  # the run whose checks `_sources` are for
 
     @contextmanager
-    def loader(self, run_id: str, window: Window = ALWAYS, progress: Callable[[int], None] = quiet) -> Iterator[Loader]:
-        """A loader on the servers of the home, its loads marked with the run; `progress` is told beside our own."""
+    def loader(
+        self,
+        run_id: str,
+        window: Window = ALWAYS,
+        progress: Callable[[int], None] = quiet,
+        complain: Complain | None = None,
+        patience_s: float | None = None,
+    ) -> Iterator[Loader]:
+        """A loader on the servers of the home, its loads marked with the run; `progress` is told beside our own.
+
+        `complain` is told what went wrong beside a load, `patience_s` is how long it waits: for whoever else loads into
+        a table, and for rows to show.
+        """
 
         def both(done: int) -> None:
             self.progress(done)
             progress(done)
 
         with self.database() as db:
-            yield Loader(db, self.settings.home, self.settings.clock, run_id, both, window=window)
+            if patience_s is not None:
+                db.apply_timeout_s = patience_s
+            told = {} if complain is None else {"complain": complain}
+            more = {"progress": both, "window": window, "patience_s": patience_s}
+            yield loader_of(self.settings, db, run_id, lambda: self.flags, **told, **more)
 
     @contextmanager
     def quality(self, inputs: Inputs, run_id: str) -> Iterator[Context]:

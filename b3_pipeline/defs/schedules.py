@@ -11,8 +11,8 @@ from b3_pipeline.defs.sweep import gaps
 from b3_pipeline.sessions import ZONE, is_session
 from b3_pipeline.settings import LOCAL_ZONE
 
-#: The session that a run of daily work is for.
-SESSION_TAG = "b3/session"
+#: The session that a run of daily work is for, and the schedule that asked for it.
+SESSION_TAG, SCHEDULE_TAG = "b3/session", "b3/schedule"
 _UNDER_WAY = {
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -32,16 +32,19 @@ def wanted(day: date, runs: Collection[dg.DagsterRunStatus]) -> str | None:
     return None
 
 
-def daily(job: "dg.UnresolvedAssetJobDefinition | dg.JobDefinition", cron: str, what: str) -> dg.ScheduleDefinition:
+def daily(
+    job: "dg.UnresolvedAssetJobDefinition | dg.JobDefinition", cron: str, what: str, when: str = "daily"
+) -> dg.ScheduleDefinition:
     """A schedule that runs a job once a session, and again at each of its times until that succeeds."""
+    name = f"{job.name}_{when}"
 
     @dg.schedule(
-        name=f"{job.name}_daily",
+        name=name,
         job=job,
         cron_schedule=cron,
         execution_timezone=LOCAL_ZONE,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"{what} After each session, and again until it succeeds or the day is over.",
+        description=f"{what} On each session, and again until it succeeds or its times are over.",
     )
     def run_daily(
         context: dg.ScheduleEvaluationContext, store: dg.ResourceParam[Store]
@@ -49,11 +52,11 @@ def daily(job: "dg.UnresolvedAssetJobDefinition | dg.JobDefinition", cron: str, 
         if store.settings.replay_dir is not None:
             return dg.SkipReason("A recording is replayed: its day is not this one.")
         day = context.scheduled_execution_time.astimezone(ZONE).date()
-        tags = {SESSION_TAG: day.isoformat()}
+        tags = {SESSION_TAG: day.isoformat(), SCHEDULE_TAG: name}
         runs = [r.status for r in context.instance.get_runs(dg.RunsFilter(job_name=job.name, tags=tags))]
         if why_not := wanted(day, runs):
             return dg.SkipReason(why_not)
-        return dg.RunRequest(run_key=f"{job.name} {day} {len(runs) + 1}", tags=tags)
+        return dg.RunRequest(run_key=f"{name} {day} {len(runs) + 1}", tags=tags)
 
     return run_daily
 
@@ -62,5 +65,11 @@ def schedules() -> list[dg.ScheduleDefinition]:
     """All schedules."""
     return [
         daily(gaps, "45 20,21,22,23 * * *", "Looks for what is missing, and repairs it where a source still has it."),
+        daily(
+            gaps,
+            "15 8,9,10 * * *",
+            "Looks for what is missing since the evening before, while a source that overwrites its file still shows it.",
+            "morning",
+        ),
         daily(validate, "15 22,23 * * *", "Looks at everything that is stored: every check of every table."),
     ]

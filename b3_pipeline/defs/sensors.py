@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
@@ -11,13 +11,9 @@ from b3_pipeline.defs.composed import compose_sensor
 from b3_pipeline.defs.evaluations import evaluations, freshness
 from b3_pipeline.defs.reported import counts_of, loads_of, sessions_of_loads
 from b3_pipeline.defs.resources import Store
-from b3_pipeline.loading.archived import Drained, drain
+from b3_pipeline.defs.turns import counted
+from b3_pipeline.loading.archived import Drained, SourceBusy, drain, following
 from b3_pipeline.loading.load import Loader, LoadReport
-from b3_pipeline.metrics import instruments
-from b3_pipeline.postgres.flags import SHADOW_FILES
-from b3_pipeline.questdb.client import QuestDB
-from b3_pipeline.shadow.files import SharedFolder, folder_of
-from b3_pipeline.shadow.writing import shadow_loads
 from b3_pipeline.sources.catalog import SOURCES, Source
 from b3_pipeline.tables import TABLES, Table
 
@@ -26,6 +22,8 @@ TURN_S = 1
 #: A tick that takes 60 s is given up by Dagster with all that it did. Loading stops well before, for the last entry, its
 #: checks and the report come on top; the next turn reads on.
 BUDGET_S = 20.0
+#: How long a tick waits for another process that loads into its table, and for QuestDB to show rows: well within 60 s.
+PATIENCE_S = 10.0
 #: How often the freshness of a table is told though it is as it was, so that its check does not look forgotten.
 TELL_AGAIN_S = 1_800
 
@@ -47,30 +45,27 @@ def load_sensor(source: Source) -> dg.SensorDefinition:
             "the last entry that is loaded; set back, everything after it is read again, and nothing is loaded twice."
         ),
     )
+    @counted
     def load(context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store]) -> dg.SensorResult | dg.SkipReason:
-        instruments.ready(store.settings)
-        after, started = position(context.cursor), time.monotonic()
-        if store.archive.entry(source.name, max(after + 1, store.archive.first(source.name))) is None:
-            instruments.ticked(context.sensor_name, "nothing", time.monotonic() - started)
-            return dg.SkipReason(f"Nothing new: entry {after} of {source.name} is the archive's last.")
-        try:
-            return _loaded(context, store, source, after)
-        except Exception:
-            instruments.ticked(context.sensor_name, "failed", time.monotonic() - started)
-            raise
+        after = position(context.cursor)
+        if following(store.archive, source.name, after) is not None:
+            try:
+                return _loaded(context, store, source, after)
+            except SourceBusy as busy:
+                return dg.SkipReason(str(busy))
+        return dg.SkipReason(f"Nothing new: entry {after} of {source.name} is the archive's last.")
 
     return load
 
 
 def _loaded(context: dg.SensorEvaluationContext, store: Store, source: Source, after: int) -> dg.SensorResult:
     started = time.monotonic()
-    with store.loader(f"sensor {context.sensor_name}") as loader:
+    run_id = f"sensor {context.sensor_name}"
+    with store.loader(run_id, complain=context.log.error, patience_s=PATIENCE_S) as loader:
         drained = drain(loader, store.archive, source.name, after, lambda: time.monotonic() - started > BUDGET_S)
         if drained.problem is not None and drained.seq <= after:
             raise dg.Failure(f"{drained.problem} It is tried again at each turn; what follows waits for it.")
-        _shadow(context, store, loader.db, drained.reports)
         events = list(_events(context.instance, loader, store, source, drained))
-    _count(context.sensor_name, drained.reports, time.monotonic() - started)
     if drained.problem is not None:
         context.log.error(drained.problem)
     return dg.SensorResult(asset_events=events, cursor=str(drained.seq))
@@ -87,33 +82,12 @@ def _events(
             yield from evaluations(instance, store, loader.db, table, source.kind.feed)
 
 
-def _shadow(context: dg.SensorEvaluationContext, store: Store, db: QuestDB, reports: Sequence[LoadReport]) -> None:
-    """Writes what was loaded into the shadow files, too, while they are on. Nothing that goes wrong there is the load's."""
-    try:
-        folder = folder_of(store.settings) if store.flags.is_on(SHADOW_FILES.name) else None
-    except SharedFolder as error:
-        context.log.error(f"No shadow files are written: {error}")
-        return
-    for report in shadow_loads(db, folder, reports) if folder else ():
-        instruments.shadowed(report.file, "unchanged" if report.outcome == "nothing" else report.outcome)
-        if not report.ok:
-            context.log.error(f"Shadow file {report.file}: {report.reason}")
-
-
 def _materializations(loader: Loader, table: Table, reports: Sequence[LoadReport]) -> Iterator[dg.AssetMaterialization]:
     """Of each session that changed; of the table as a whole where none did, for its counts must show."""
     told = {**counts_of(loader, table, reports), **loads_of(loader.db, table, reports)}
     sessions = sessions_of_loads(loader, table, reports)
     for key, metadata in (sessions or {None: {}}).items():
         yield dg.AssetMaterialization(table.name, partition=key, metadata={**told, **metadata})
-
-
-def _count(sensor: str, reports: Iterable[LoadReport], seconds: float) -> None:
-    for report in reports:
-        if report.load is not None and report.outcome in ("loaded", "rejected"):
-            load = report.load
-            instruments.loaded(load.table_name, load.feed, {**load.counts, "revised": load.revised}, load.seconds)
-    instruments.ticked(sensor, "loaded", seconds)
 
 
 def news(told: Mapping[str, dict], found: Mapping[str, bool], now: float) -> list[str]:
@@ -134,12 +108,16 @@ def news(told: Mapping[str, dict], found: Mapping[str, bool], now: float) -> lis
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Judges the age of each table's data against the calendar and its sources' due times; tells what changed.",
 )
-def freshness_sensor(context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store]) -> dg.SensorResult:
-    instruments.ready(store.settings)
+@counted
+def freshness_sensor(
+    context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store]
+) -> dg.SensorResult | dg.SkipReason:
     told, now = json.loads(context.cursor or "{}"), time.time()
     with store.database() as db:
         found = freshness(store, db)
     tell = news(told, {table: evaluation.passed for table, evaluation in found.items()}, now)
+    if not tell:
+        return dg.SkipReason("All is as it was.")
     told |= {table: {"fresh": found[table].passed, "at": now} for table in tell}
     return dg.SensorResult(asset_events=[found[table] for table in tell], cursor=json.dumps(told))
 

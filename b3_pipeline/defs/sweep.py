@@ -1,16 +1,20 @@
-"""The job that looks for gaps and repairs them, once a session: the rules are in `quality.sweeping`."""
+"""The job that looks for gaps and repairs them, in the evening of a session and the morning after: the rules are in `quality.sweeping`."""
 
 import dagster as dg
 
 from b3_pipeline.defs.resources import Store
 from b3_pipeline.postgres.known_gaps import open_known_gaps
 from b3_pipeline.quality.sources import at_hand
-from b3_pipeline.quality.sweeping import sweep, ways_of
+from b3_pipeline.quality.sweeping import SweepReport, sweep, ways_of
 
 
 @dg.op(pool="questdb")
 def sweep_gaps(context: dg.OpExecutionContext, store: dg.ResourceParam[Store]) -> None:
-    """Looks for what is missing in every market table; says what it repaired, marked, and had to leave open."""
+    """Looks for what is missing in every market table; says what it repaired, marked, and had to leave open.
+
+    It fails, so that it is run again, when something went wrong on the way to a gap that is left, or a source gives what
+    is missing today for the last time.
+    """
     dsn = store.postgres_dsn
     if dsn is None:
         raise dg.Failure("PostgreSQL is not up: what is known of gaps is kept there. `b3 up` starts it.")
@@ -24,15 +28,26 @@ def sweep_gaps(context: dg.OpExecutionContext, store: dg.ResourceParam[Store]) -
     for state, gaps in report.states.items():
         for gap, why in gaps.items():
             context.log.info(f"{state}: {gap.feed} {gap.table} {gap.session} {gap.part} {why}")
-    context.add_output_metadata(
-        {
-            "found": len(report.found),
-            "repaired": len(report.repaired),
-            "known": len(report.known),
-            "open": len(report.open),
-            "no_longer_known": len(report.unmarked),
-        }
-    )
+    counts = {
+        "found": len(report.found),
+        "repaired": len(report.repaired),
+        "known": len(report.known),
+        "open": len(report.open),
+        "no_longer_known": len(report.unmarked),
+    }
+    if again := why_again(report):
+        raise dg.Failure(again, metadata=counts)
+    context.add_output_metadata(counts)
+
+
+def why_again(report: SweepReport) -> str:
+    """Why a sweep is to be made again soon; empty when it is not."""
+    last = [f"{gap.feed} {gap.table} {gap.session} {gap.part}".rstrip() for gap in report.last_chances]
+    problems = [
+        *([f"Missing, and given for the last time today: {', '.join(last[:10])}."] if last else []),
+        *([f"Something went wrong: {'; '.join(report.failed[:10])}."] if report.failed else []),
+    ]
+    return " ".join(problems)
 
 
 @dg.job(

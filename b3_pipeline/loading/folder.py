@@ -18,6 +18,8 @@ from b3_pipeline.tables import Table
 def load_all(loader: Loader, payloads: Iterable[Payload], table: Table, *, proven: bool = False) -> list[LoadReport]:
     """Loads those payloads that feed the table, in the given order. One that fails does not stop the others.
 
+    What follows loads (`Loader.follow`) is told of all of them at the end.
+
     Raises SchemaError before the first row when the table is not as contracted (`proven`: the caller has asked),
     QuestDBError when the server is away.
     """
@@ -36,6 +38,7 @@ def load_all(loader: Loader, payloads: Iterable[Payload], table: Table, *, prove
             if report.load is not None:
                 claimed.add(report.load.load_id)
             reports.append(report)
+    loader.follow(reports)
     return reports
 
 

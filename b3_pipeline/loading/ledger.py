@@ -81,9 +81,10 @@ class Ledger:
         )
         return Load(*rows[0]) if rows else None
 
-    def files(self, table: str) -> dict[int, str]:
-        """The file of each load into a table."""
-        return dict(self.db.query("select load_id, file from b3_loads where table_name = %s", table))
+    def files(self, table: str, since: int = 0) -> dict[int, str]:
+        """The file of each load into a table, from the load with the id `since` on."""
+        query = "select load_id, file from b3_loads where table_name = %s and load_id >= %s"
+        return dict(self.db.query(query, table, since))
 
     def new_id(self) -> int:
         """An id for a new load: µs since 1970, and above every id that was ever given, whatever the clock does.
@@ -104,7 +105,7 @@ def recognise(known: list[Load], file: str, claimed: Collection[int]) -> Load | 
     """Which earlier load of the same payload this is: the one of the same file, else one that no other file claims.
 
     A payload that lies in one folder under two names is two loads (the second all duplicates); one that was renamed
-    since is the load that it was.
+    since is the load that it was. A file that was in the same state more than once is its newest load each time.
     """
-    free = [load for load in known if load.load_id not in claimed]
-    return next((load for load in free if load.file == file), free[0] if free else None)
+    own = next((load for load in known if load.file == file), None)
+    return own or next((load for load in known if load.load_id not in claimed), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -35,8 +35,8 @@ _NEVER = Window(end=ALWAYS.bounds()[0])
 _CONFLICTS_AT_ONCE = 100_000
 
 
-def quiet(_done: int) -> None:
-    """Shows no progress."""
+def quiet(_told: object) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class Loader:
     progress: Callable[[int], None] = quiet
     limit: int = IN_MEMORY
     window: Window = ALWAYS
+    patience_s: float | None = None  # how long to wait for whoever else loads into the table; None: as long as it takes
+    follow: Callable[[Sequence[LoadReport]], None] = quiet  # told of loads, once they are safe: see `loaders`
     again: bool = False  # read what was loaded before, too, and put right what no longer is as it was
 
     @property
@@ -91,7 +93,7 @@ class Loader:
         do not close, QuestDBError when the server is away (the load then goes on under its own id next time). That
         the table is as contracted is `load_all`'s to ask.
         """
-        with holding(self.db, self.home, table):
+        with holding(self.db, self.home, table, self.patience_s):
             shutil.rmtree(self.spool(table), ignore_errors=True)  # of a load that was killed
             earlier = self._earlier(payload, table, claimed)
             if earlier is not None and earlier.outcome == "loaded" and not self.again and self._stands(earlier):
@@ -106,11 +108,12 @@ class Loader:
     def _earlier(self, payload: Payload, table: Table, claimed: Collection[int]) -> Load | None:
         """The load that this payload is known by. A file that went back to an older content is loaded anew."""
         known = recognise(self.ledger.known(payload.sha256, table.name, payload.kind.feed), payload.name, claimed)
-        if known is None or payload.superseded:
+        if known is None or payload.replaces == frozenset():
             return known
         newest = self.ledger.newest(payload.name, table.name, payload.kind.feed)
-        went_back = newest and newest.load_id > known.load_id and newest.sha256 != payload.sha256
-        return None if went_back else known
+        if newest is None or newest.load_id <= known.load_id or newest.sha256 == payload.sha256:
+            return known
+        return None if payload.replaces is None or newest.sha256 in payload.replaces else known
 
     def _stands(self, load: Load) -> bool:
         """Whether as many rows and rejects of a load are there as it counted.

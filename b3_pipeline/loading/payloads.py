@@ -41,8 +41,9 @@ class Payload:
     """Bytes that have a name, known by their SHA-256; `size` in bytes. What is appended to the file later is no part.
 
     Hash and size are the file's; where a kind has secrets, `data` is what sealing left. `opened` gives the bytes where
-    they do not lie in `path` as they are. `superseded`: a later payload of this name has been given already, so this one
-    is not what the source says now.
+    they do not lie in `path` as they are. `replaces` are the hashes of those states of the file that this one, when it
+    was loaded before, takes the place of again: None for any, because it is what the source says now; none at all where
+    a later state has been given already.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Payload:
     data: bytes | None = field(default=None, repr=False)  # all of it, where it is small and read whole
     fault: str | None = None  # why nothing can be read in it, where that is known
     opened: Callable[[], BinaryIO] | None = None
-    superseded: bool = False
+    replaces: frozenset[str] | None = None
     pending: bool = False  # it has come in, and its sensor has not reached it: it may be loaded by now, or not
 
     def open(self, progress: Callable[[int], None] = lambda _bytes: None) -> BinaryIO:

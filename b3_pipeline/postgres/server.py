@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import pwd
@@ -21,13 +20,13 @@ from b3_pipeline.credentials import password
 from b3_pipeline.errors import B3Error
 from b3_pipeline.processes import Child, Program, User
 from b3_pipeline.progress import SILENT, Report
+from b3_pipeline.sockets import private_folder, socket_folder
 
 NAME = "postgres"
 VERSION = 18
 ROLE = DATABASE = "b3"
 SYSTEM_USER = "pgserver"
 SOCKET = ".s.PGSQL.5432"
-LONGEST_SOCKET_PATH = 103  # bytes: 107 on Linux, 103 on macOS
 START_TIMEOUT_S = 60
 _ENV = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
@@ -59,7 +58,7 @@ class PostgresServer:
     @property
     def dsn(self) -> str:
         """`postgresql://b3:…@/b3?host=<socket folder>`: for psycopg and libpq. Makes the password when there is none."""
-        return f"postgresql://{ROLE}:{self._password}@/{DATABASE}?host={quote(str(socket_folder(self.home)), safe='')}"
+        return f"postgresql://{ROLE}:{self._password}@/{DATABASE}?host={quote(str(sockets_of(self.home)), safe='')}"
 
     @property
     def _password(self) -> str:
@@ -78,8 +77,8 @@ class PostgresServer:
                 f"PostgreSQL runs as {SYSTEM_USER}, for we are root: others may now pass through (not list) {names}."
             )
         self._initialise(user)
-        sockets = socket_folder(self.home)
-        _own_folder(sockets, user)
+        sockets = sockets_of(self.home)
+        private_folder(sockets, user)
         _drop_stale_pid_file(self.data)
         options = {
             "listen_addresses": "",
@@ -130,7 +129,7 @@ class PostgresServer:
             return
         draft = self.folder / "data.new"  # an interrupted initdb leaves a draft, never half a cluster
         shutil.rmtree(draft, ignore_errors=True)
-        _own_folder(draft, user)
+        private_folder(draft, user)
         self._initdb(draft, user)
         draft.rename(self.data)
 
@@ -160,25 +159,9 @@ class PostgresServer:
             os.unlink(secret)
 
 
-def socket_folder(home: Path) -> Path:
-    """Where the socket lies: in the home, or in a short folder of ours when the path would be too long for a socket."""
-    folder = home / "run" / "pg"
-    if len(os.fsencode(folder / SOCKET)) <= LONGEST_SOCKET_PATH:
-        return folder
-    short = Path(tempfile.gettempdir()) / f"b3-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
-    if len(os.fsencode(short / SOCKET)) > LONGEST_SOCKET_PATH:
-        raise PostgresError(f"{short} is too long for a Unix socket: set TMPDIR or B3_HOME to a shorter path.")
-    return short
-
-
-def _own_folder(folder: Path, user: User | None) -> None:
-    """Makes a folder that only the server's user can enter. Raises PostgresError when another user's is there."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found, uid, gid = folder.lstat(), *((user.uid, user.gid) if user else (os.geteuid(), -1))
-    if found.st_uid not in (os.geteuid(), uid) or not stat.S_ISDIR(found.st_mode):
-        raise PostgresError(f"{folder} belongs to somebody else: remove it, or set B3_HOME to another folder.")
-    os.chown(folder, uid, gid)
-    folder.chmod(0o700)
+def sockets_of(home: Path) -> Path:
+    """The folder of the socket. Raises SocketRefused when its path would be too long."""
+    return socket_folder(home, "pg", SOCKET)
 
 
 def _system_user() -> User:

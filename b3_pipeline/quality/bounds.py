@@ -22,6 +22,9 @@ from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.sessions import Window, is_session
 from b3_pipeline.tables import Bounds, Column, Range, Table
 
+#: What is dated so much later than now is of the future; less may be a clock, or a zone.
+FUTURE = timedelta(days=1)
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -72,6 +75,15 @@ def off_sessions(context: Context, table: Table, window: Window) -> tuple[int, l
         for row in first_rows(context.db, table, table.keys, during(table, _day(day)), SHOWN)
     )
     return sum(odd.values()), list(islice(on_days, SHOWN))
+
+
+def of_the_future(context: Context, table: Table, window: Window) -> tuple[int, list[dict[str, Any]]]:
+    """How many rows of a window are of a day that is still to come, and the first of them."""
+    latest = context.now.replace(tzinfo=None) + FUTURE
+    where = during(table, window) & condition("{ts} > %s", latest, ts=table.timestamp)
+    rows = count(context.db, table, where)
+    shown = first_rows(context.db, table, table.keys, where, SHOWN) if rows else []
+    return rows, [{"rule": "it is not of the future", **located(table, row)} for row in shown]
 
 
 def _day(day: date) -> Window:

@@ -80,7 +80,9 @@ def _structure(table: Table) -> Iterator[Check]:
 def _bounds(table: Table) -> Iterator[Check]:
     yield _error("hard_bounds", table, "Keys are given, numbers lie within what may be stored.", _hard_bounds)
     if table.on_sessions or any(c.soft for c in table.columns) or any(not a.hard for a in table.ascending):
-        yield _warning("soft_bounds", table, "Numbers lie within what is usual, rows on sessions.", _soft_bounds)
+        yield _warning(
+            "soft_bounds", table, "Numbers lie within what is usual, rows on sessions up to now.", _soft_bounds
+        )
 
 
 def _market(table: Table) -> Iterator[Check]:
@@ -218,6 +220,8 @@ def _soft_bounds(table: Table, context: Context, within: Window) -> Finding:
     found = [bounds.broken(context, table, rule, within) for rule in bounds.soft_rules(context.db, table)]
     if table.on_sessions:
         found.append(bounds.off_sessions(context, table, within))
+    if table.has_feed:
+        found.append(bounds.of_the_future(context, table, within))
     return _rules(found, "Unusual, and stored as given: compare with the source; correct it there if it is wrong.")
 
 

@@ -44,8 +44,9 @@ class Context:
 
     `expired` says by table which times a retention has taken away, `known_gaps` by feed in which times nothing is
     missed, `marked_gaps` which gaps nobody can fill. `live` are the sources that are collected, `shadow` is
-    the folder of our shadow files while they are written, `compared` gives the last comparisons of captures. `tolerance` is how many keys parity forgives. `progress` is told the bytes of payload read since the last
-    call. `limit` bounds the rows in memory.
+    the folder of our shadow files while they are written, `compared` gives the last comparisons of captures, which
+    are made unless `phase` (of the market data) is legacy. `tolerance` is how many keys parity forgives. `progress` is
+    told the bytes of payload read since the last call. `limit` bounds the rows in memory.
     """
 
     db: QuestDB
@@ -59,6 +60,7 @@ class Context:
     live: Sequence[Source] = ()
     shadow: Path | None = None
     compared: Callable[[], Sequence[Comparison]] = tuple
+    phase: str = "legacy"
     progress: Callable[[int], None] = quiet
     limit: int = IN_MEMORY
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 
+from b3_pipeline.quality.bounds import FUTURE
 from b3_pipeline.quality.finding import Context, Finding, verdict
+from b3_pipeline.quality.gaps import is_excused
 from b3_pipeline.questdb.client import QuestDB, named
-from b3_pipeline.sessions import Window
+from b3_pipeline.sessions import Window, session_before, session_of, to_local, to_utc
 from b3_pipeline.sources.catalog import Source
 from b3_pipeline.tables import Table
+
+#: Whether nothing is expected of a source for a session.
+Excused = Callable[[Source, date], bool]
 
 
 @dataclass(frozen=True)
@@ -50,21 +55,42 @@ class Freshness:
         return min(late or [feed.due for feed in self.feeds], default=None)
 
 
-def freshness(db: QuestDB, table: Table, live: Iterable[Source], now: datetime) -> Freshness:
-    """How fresh a market table is at a moment (aware UTC) when the `live` sources are collected."""
-    counted = named("select feed, count(), max({ts}) from {t} group by feed", t=table.name, ts=table.timestamp)
-    return judged({feed: (rows, newest) for feed, rows, newest in db.query(counted)}, table, live, now)
+def nothing(_source: Source, _session: date) -> bool:
+    """Where everything is expected."""
+    return False
 
 
-def judged(feeds: Mapping[str, tuple[int, datetime]], table: Table, live: Iterable[Source], now: datetime) -> Freshness:
+def freshness(
+    db: QuestDB, table: Table, live: Iterable[Source], now: datetime, excused: Excused = nothing
+) -> Freshness:
+    """How fresh a market table is at a moment (aware UTC) when the `live` sources are collected.
+
+    A row of the future says nothing of what has come: soft bounds name it.
+    """
+    counted = named(
+        "select feed, count(), max(case when {ts} <= %s then {ts} end) from {t} group by feed",
+        t=table.name,
+        ts=table.timestamp,
+    )
+    rows = db.query(counted, now.replace(tzinfo=None) + FUTURE)
+    return judged({feed: (rows, newest) for feed, rows, newest in rows}, table, live, now, excused)
+
+
+def judged(
+    feeds: Mapping[str, tuple[int, datetime | None]],
+    table: Table,
+    live: Iterable[Source],
+    now: datetime,
+    excused: Excused = nothing,
+) -> Freshness:
     """`freshness`, from the rows and the newest moment (naive UTC) of each feed."""
     naive = now.replace(tzinfo=None)
-    newest = max((moment for _rows, moment in feeds.values()), default=None)
+    newest = max((moment for _rows, moment in feeds.values() if moment), default=None)
     ages = {
         source.kind.feed: FeedAge(
             source.kind.feed,
             feeds.get(source.kind.feed, (0, None))[1],
-            source.due.expected(naive),
+            _expected(source, naive, excused),
             source.due.next(naive),
         )
         for source in live
@@ -74,9 +100,29 @@ def judged(feeds: Mapping[str, tuple[int, datetime]], table: Table, live: Iterab
     return Freshness(sum(rows for rows, _newest in feeds.values()), newest, age, tuple(ages.values()))
 
 
+def _expected(source: Source, now: datetime, excused: Excused) -> datetime:
+    """The moment that the newest row should have reached; before it come the sessions of which something is expected."""
+    assert source.due is not None, "asked of those that have one"
+    expected = source.due.expected(now)
+    while excused(source, session_of(to_local(expected).date())):
+        before = session_before(session_of(to_local(now).date()))
+        now = to_utc(datetime.combine(before, time.max))
+        expected = source.due.expected(now)
+    return expected
+
+
+def freshness_of(context: Context, table: Table) -> Freshness:
+    """How fresh a market table is now, sessions left out that are declared or marked as missing."""
+
+    def excused(source: Source, session: date) -> bool:
+        return is_excused(context, table, source, session)
+
+    return freshness(context.db, table, context.live, context.now, excused)
+
+
 def fresh(table: Table, context: Context, _within: Window) -> Finding:
     """Whether the table has what its live sources should have brought by now; quiet where nobody collects."""
-    found = freshness(context.db, table, context.live, context.now)
+    found = freshness_of(context, table)
     late = [feed for feed in found.feeds if not feed.fresh]
     age = {} if found.age_s is None else {"age_s": round(found.age_s)}
     return verdict(

@@ -242,6 +242,12 @@ def _is_known(context: Context, series: Series, session: date) -> bool:
     return any(gap.mask(moment)[0] for gap in known)
 
 
+def is_excused(context: Context, table: Table, source: Source, session: date) -> bool:
+    """Whether nobody expects anything of a source for a session: it is declared as missing, or marked as a whole."""
+    series = next(each for each in series_of(table, [source]) if each.source == source)
+    return _is_known(context, series, session) or series.gap(session).key in context.marked_gaps
+
+
 def _short(context: Context, series: Series, session: date, wanted: Sequence[str]) -> Iterator[Gap]:
     """The wanted buckets that a session has not; one gap for all of them when it has none."""
     where = during(series.table, window(session, session)) & series.rows

@@ -32,6 +32,7 @@ def context_of(settings: Settings, db: QuestDB, files: Sequence[Found], dsn: str
         live=tuple(collected(settings).values()),
         shadow=shadow_of(settings, flags),
         compared=partial(_compared, dsn),
+        phase=flags.phase(),
     )
 
 

@@ -77,7 +77,8 @@ def ways_of(settings: Settings) -> Ways:
 class SweepReport:
     """What a sweep found, and what became of each gap: repaired (and in which way), known or open (and why).
 
-    `unmarked` were known, and their data has come. `today` is local.
+    `unmarked` were known, and their data has come. `failed` says what went wrong on a way to a gap that is left.
+    `today` is local.
     """
 
     today: date
@@ -86,6 +87,12 @@ class SweepReport:
     known: list[tuple[Gap, str]] = field(default_factory=list)
     open: list[tuple[Gap, str]] = field(default_factory=list)
     unmarked: list[GapKey] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def last_chances(self) -> list[Gap]:
+        """The open gaps that their source gives today for the last time."""
+        return [gap for gap, _why in self.open if gap.sessions_left(self.today) == 0]
 
     @property
     def ok(self) -> bool:
@@ -162,6 +169,7 @@ class _Sweep:
     _read: set[tuple[str, str, Window]] = field(default_factory=set)  # long files: SHA-256, table, what of them
     _shadows: list[Found] | None = None
     _sessions: dict[str, date | None] = field(default_factory=dict)  # of captures, by SHA-256
+    _failed: list[tuple[list[GapKey], str]] = field(default_factory=list)
 
     def run(self, within: Window, feed: str | None) -> SweepReport:
         today = to_local(self.context.now).date()
@@ -175,6 +183,8 @@ class _Sweep:
             report.repaired += closed
             for gap in left:
                 self._settle(gap, report)
+        left = {gap.key._replace(part="") for gap, _why in (*report.open, *report.known)}
+        report.failed = [what for keys, what in self._failed if any(key._replace(part="") in left for key in keys)]
         return report
 
     def _unmark(self, found: Sequence[Gap], within: Window, feed: str | None) -> Iterator[GapKey]:
@@ -214,6 +224,8 @@ class _Sweep:
             for some, outcome, detail in tried:
                 if keys := [gap.key for gap in some if gap not in done and outcome]:
                     self.known.note(keys, way, outcome, detail, self.context.now)
+                    if outcome == FAILED:
+                        self._failed.append((keys, f"{source.name} {some[0].session}, {way}: {detail}"))
             gaps = left
         return closed, gaps
 
@@ -327,7 +339,8 @@ class _Sweep:
 
     def _settle(self, gap: Gap, report: SweepReport) -> None:
         """Marks a gap as known when nobody can fill it any more, else leaves it open."""
-        tried = self.known.tried(gap.key)
+        # what another way than the source said at an earlier sweep, and is not tried any more, is void
+        tried = [t for t in self.known.tried(gap.key) if t.way == "source" or t.last_at == self.context.now]
         why, final = _verdict(gap, tried, report.today)
         if final:
             self.known.mark(gap.key, why, self.who, self.context.now)
@@ -343,7 +356,8 @@ def _verdict(gap: Gap, tried: Sequence[Tried], today: date) -> tuple[str, bool]:
     """Why a gap is as it is, and whether that is final.
 
     The present session's is not: people are to see it first. Nor is one that the source may still fill; but when it has
-    answered on two days, without what is missing, it never had it. One answer could be half an answer.
+    answered on two days, without what is missing, it never had it. One answer could be half an answer. What we have
+    ourselves and cannot load may be loaded by a parser that is mended.
     """
     reasons = "; ".join(f"{each.way}: {each.detail}" for each in tried)
     asked = next((each for each in tried if each.way == "source"), None)
@@ -353,7 +367,7 @@ def _verdict(gap: Gap, tried: Sequence[Tried], today: date) -> tuple[str, bool]:
         if asked and asked.outcome == WITHOUT and to_local(asked.first_at).date() < to_local(asked.last_at).date():
             return _joined("the source answered on two days without it", reasons), True
         return _joined(_deadline(gap, today), reasons), False
-    if any(each.outcome == FAILED and each is not asked for each in tried):
+    if any(each.outcome in (FAILED, REJECTED) and each is not asked for each in tried):
         return _joined("something went wrong, so that it may still be there", reasons), False
     return _joined(
         "no source has it any more" if gap.available_until else "no source gives what is past", reasons

@@ -210,25 +210,31 @@ class Archive:
 
     @contextmanager
     def locked(self, source: str) -> Iterator[None]:
-        """Holds the source for as long as the block lasts: nobody else appends. Raises OSError after a minute's wait."""
+        """Holds the source for as long as the block lasts: nobody else appends, and no crashed append has left anything.
+
+        Raises OSError after a minute's wait.
+        """
         place = self._place(source)
-        place.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(place.drafts)
         with FileLock(place.folder / "lock", timeout=LOCK_TIMEOUT_S):
+            self._recover(place)
             yield
 
     def remove_first(self, source: str, last: int) -> tuple[int, int]:
         """Removes the entries up to `last`, and payloads that no entry has any more; gives how many of these, and bytes.
 
         For whoever holds the source; the newest entry must stay. Oldest first, so that a crash leaves no gap: the next
-        call finds the payloads that it left.
+        call finds the payloads that it left. Raises ArchiveDamaged, and removes nothing, when an entry that is to stay
+        cannot be read or is missing: whose payloads are needed is not known then.
         """
         place = self._place(source)
-        for seq in range(self.first(source), last + 1):
+        entries = place.sequence()
+        needed = {entry.sha256 for entry in entries if entry.seq > last}
+        for seq in (entry.seq for entry in entries if entry.seq <= last):
             place.entry_file(seq).unlink(missing_ok=True)
             if seq % _PER_FOLDER == _PER_FOLDER - 1:
                 with suppress(OSError):
                     place.entry_file(seq).parent.rmdir()
-        needed = {entry.sha256 for entry in self.after(source, last)}
         unneeded = [p for p in (place.folder / "payloads").glob("*/*.gz") if p.stem not in needed]
         size = sum(path.stat().st_size for path in unneeded)
         for path in unneeded:
@@ -253,12 +259,10 @@ class Archive:
 
     @contextmanager
     def _writing(self, source: str) -> Iterator[_Place]:
-        """The source, held and free of left-overs; what goes wrong with its disk is said in a sentence."""
+        """The source, held; what goes wrong with its disk is said in a sentence."""
         place = self._place(source)
         try:
-            make_folder(place.drafts)
             with self.locked(source):
-                self._recover(place)
                 try:
                     yield place
                 except BaseException:
@@ -359,11 +363,24 @@ class _Place:
             entry = Entry.of_json(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise ArchiveDamaged(f"The archive's entry {path} cannot be read: {error}.") from error
         if (entry.source, entry.seq) != (self.source, seq):
             raise ArchiveDamaged(f"The archive's entry {path} is that of {entry.source} {entry.seq}.")
         return entry
+
+    def sequence(self) -> list[Entry]:
+        """All entries, in order. Raises ArchiveDamaged when one cannot be read or is missing."""
+        seqs = sorted(int(p.stem) for p in (self.folder / "entries").glob("*/*.json") if p.stem.isdecimal())
+        entries = []
+        for seq in range(seqs[0], seqs[-1] + 1) if seqs else ():
+            if (entry := self.entry(seq)) is None:
+                raise ArchiveDamaged(
+                    f"The archive has no entry {self.source} {seq}, but later ones: `b3 archive verify` lists all that are "
+                    "missing; take them from an export."
+                )
+            entries.append(entry)
+        return entries
 
     def edge(self, choose: Callable[[Any], int]) -> int:
         """The oldest (min) or newest (max) sequence; 0 when there is none."""

@@ -21,10 +21,11 @@ _MINUTE = timedelta(minutes=1)
 class Source:
     """A source of payloads of one kind; it has the kind's name in the archive, in metrics, and as a sensor.
 
-    The collector asks one with `fetch` at its `times`. A `file` of the legacy folder is read at its `times`; one that has
-    `fetch`, too, is watched where there is a folder, and asked for by URL where there is none. One with neither is made
-    by the project itself. `due` says by when a session's data must be stored,
-    `sessions_kept` for how many sessions the source still gives an older one (0: never again).
+    The collector asks one with `fetch` at its `times`; at the `late` ones, which lie before those, for the session before,
+    when the archive lacks it. A `file` of the legacy folder is read at its `times`; one that has `fetch`, too, is watched
+    where there is a folder, and asked for by URL where there is none. One with neither is made by the project itself.
+    `due` says by when a session's data must be stored, `sessions_kept` for how many sessions the source still gives an
+    older one (0: never again; 1: until the next session's is out).
     """
 
     kind: Kind
@@ -32,6 +33,7 @@ class Source:
     fetch: Fetch | None = None
     file: str | None = None
     times: Times | None = None
+    late: Times | None = None
     due: Due | None = None
     sessions_kept: int = 0
     configured: Callable[[Settings], bool] = lambda _settings: True
@@ -111,7 +113,9 @@ SOURCES: dict[str, Source] = {
             "B3's surface of dollar volatilities, overwritten daily after 18:00",
             clients.vol_surface,
             times=Times(time(18), time(23, 45), 10 * _MINUTE, once=True),
+            late=Times(time(8), time(17), 60 * _MINUTE, once=True, back=1),
             due=Due(time(20, 30)),
+            sessions_kept=1,
         ),
         Source(
             kinds.DXY_CHART,

@@ -23,7 +23,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 def settlements(settings: Settings, getter: Getter, asked: Asked) -> Fetched:
     """B3's price report of the session asked for. A day has its own address, so no older answer's validators go along."""
     day = f"{asked.session:%y%m%d}"
-    answer = getter.get(Question(settings.settlements_url.replace("{yymmdd}", day)))
+    answer = getter.get(Question(settings.settlements_url.replace("{yymmdd}", day), dated=True))
     return _fetched(f"SPRD{day}.zip", answer, genuine.settlements(answer.data, asked), asked)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -13,10 +14,10 @@ from pathlib import Path
 
 from b3_pipeline.errors import B3Error
 from b3_pipeline.metrics import instruments
-from b3_pipeline.sessions import is_session, session_after, session_of, to_local, to_utc
+from b3_pipeline.sessions import is_session, session_after, session_before, session_of, to_local, to_utc
 from b3_pipeline.settings import Settings
 from b3_pipeline.sources import watching
-from b3_pipeline.sources.archive import Archive, Entry
+from b3_pipeline.sources.archive import Archive, ArchiveDamaged, Entry
 from b3_pipeline.sources.catalog import Source
 from b3_pipeline.sources.fetching import Asked, Fetched, Getter, NotYet, Refused, Unchanged, Unreachable
 from b3_pipeline.sources.state import State
@@ -90,7 +91,7 @@ class Collecting:
         self._seen = now
         if now < self._due:
             return None
-        if not _open(self._times, now):  # the machine slept: it is too late for this one
+        if not self._is_open(now):  # the machine slept: it is too late for this one
             self._due = self._next(now)
             return None
         attempt = self.collect()
@@ -128,7 +129,7 @@ class Collecting:
             return Attempt(name, Outcome.REFUSED, problem=self._keep(error, now))
         except Exception as error:
             # an error that is not ours may quote what nobody shall see
-            problem = str(error) if isinstance(error, B3Error) else _unexpected(error)
+            problem = str(error) if isinstance(error, B3Error) else unexpected(error)
             state.failed(now, problem).write(self._place)
             return Attempt(name, Outcome.FAILED, problem=problem)
         if entry is None:
@@ -149,11 +150,12 @@ class Collecting:
                 raise Unreachable(f"{self.source.file} cannot be read: {error.strerror or error}.") from error
         if self.source.fetch is None:
             raise NotYet(f"{self.source.name} is not fetched from anywhere.")
-        newest = self._archive.newest(self.source.name)
-        session = session_of(to_local(now).date())
+        newest = next(_read_back(self._archive, self.source.name, 1), None)
+        session = self._session(now)
         due = due_of(self.source.due, session) if self.source.due else None
-        sha256 = newest.sha256 if newest else None
-        asked = Asked(now, session, state.etag, state.last_modified, sha256, due)
+        asked = Asked(now, session, due=due)
+        if newest:  # else what is there must come, even if it came before
+            asked = replace(asked, etag=state.etag, last_modified=state.last_modified, sha256=newest.sha256)
         return _keep(self._archive, self.source, self.source.fetch(self._settings, self._getter, asked), now)
 
     def _read(self, folder: Path, now: datetime) -> Entry | None:
@@ -181,20 +183,28 @@ class Collecting:
         return str(refused)
 
     @property
-    def _times(self) -> Times:
-        assert self.source.times is not None, "a source without times is not collected by the clock"
-        return self.source.times
+    def _times(self) -> list[Times]:
+        return [times for times in (self.source.times, self.source.late) if times]
+
+    def _is_open(self, moment: datetime) -> bool:
+        return any(_open(times, moment) for times in self._times)
+
+    def _session(self, now: datetime) -> date:
+        """The session that is asked for: the present one, or the one before while it may be late only."""
+        session, local = session_of(to_local(now).date()), to_local(now).replace(tzinfo=None)
+        times, late = self.source.times, self.source.late
+        before = times and late and local < datetime.combine(session, times.start)
+        return session_before(session) if before else session
 
     def _first(self, now: datetime) -> datetime:
         """When to begin: at once, if a time passed while nobody was there and the day's window is open still."""
-        last = self._archive.last(self.source.name)
-        sessions = [entry.session for entry in self._archive.after(self.source.name, max(0, last - _LOOK_BACK))]
+        sessions = [entry.session for entry in _read_back(self._archive, self.source.name, _LOOK_BACK)]
         self._have = max(filter(None, sessions), default=None)
         since = State.read(self._place).attempt or now - timedelta(days=1)
-        return now if _open(self._times, now) and self._next(since) <= now else self._next(now)
+        return now if self._is_open(now) and self._next(since) <= now else self._next(now)
 
     def _next(self, now: datetime) -> datetime:
-        return self._times.next(_naive(now), self._have).replace(tzinfo=UTC)
+        return min(times.next(_naive(now), self._have) for times in self._times).replace(tzinfo=UTC)
 
     def _after(self, attempt: Attempt, now: datetime) -> datetime:
         """When the next attempt is due. After a failure sooner, if the day's window is open then."""
@@ -203,7 +213,7 @@ class Collecting:
             return usual
         failures = max(1, State.read(self._place).failures)
         pause = min(FIRST_PAUSE * 2 ** min(failures - 1, 20), LONGEST_PAUSE) * (0.5 + self._chance())
-        return now + pause if now + pause < usual and _open(self._times, now + pause) else usual
+        return now + pause if now + pause < usual and self._is_open(now + pause) else usual
 
 
 def _keep(archive: Archive, source: Source, given: Fetched, now: datetime) -> Entry | None:
@@ -241,10 +251,18 @@ def of_session(source: Source, settings: Settings, archive: Archive, session: da
     entry = _keep(archive, source, replace(given, session=given.session or session), now)
     if entry is not None:
         return entry
-    there = [
-        e for e in archive.after(source.name, max(0, archive.last(source.name) - _LOOK_BACK)) if e.name == given.name
-    ]
-    return there[-1] if there else None
+    return next((e for e in _read_back(archive, source.name, _LOOK_BACK) if e.name == given.name), None)
+
+
+def _read_back(archive: Archive, source: str, most: int) -> Iterator[Entry]:
+    """Those of the last entries that can be read, the newest first: a damaged one keeps nothing else from coming in."""
+    last = archive.last(source)
+    for seq in range(last, max(0, last - most), -1):
+        entry = None
+        with suppress(ArchiveDamaged):
+            entry = archive.entry(source, seq)
+        if entry:
+            yield entry
 
 
 def due_of(due: Due, session: date) -> datetime:
@@ -265,7 +283,7 @@ def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None)
 
 
-def _unexpected(error: Exception) -> str:
+def unexpected(error: Exception) -> str:
     """What an error of the code is, without its text: of which kind, and where."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""

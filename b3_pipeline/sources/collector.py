@@ -19,15 +19,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from b3_pipeline.clock import FILE as CLOCK_FILE
+from b3_pipeline.clock import ClockDamaged
 from b3_pipeline.errors import B3Error, UsageError
 from b3_pipeline.metrics import instruments
 from b3_pipeline.settings import Settings
 from b3_pipeline.sources import archive, catalog
 from b3_pipeline.sources.archive import Archive, ArchiveDamaged, ArchiveFailed
 from b3_pipeline.sources.catalog import Source
-from b3_pipeline.sources.collecting import Attempt, Collecting
+from b3_pipeline.sources.collecting import Attempt, Collecting, unexpected
 from b3_pipeline.sources.fetching import Getter
 from b3_pipeline.sources.replaying import Replay
+from b3_pipeline.sources.state import State
 from b3_pipeline.sources.watching import Watcher
 
 FOLDER = "collector"
@@ -36,6 +38,7 @@ HEARTBEAT_S = 2.0
 _LONGEST_WAIT_S = 0.5  # until the clock, which may be set, is looked at again
 _AFTER_ERROR_S = 5.0
 _STOP_S = 1.0
+_WATCHER = "watcher"
 
 Tell = Callable[[str, str], None]
 
@@ -120,7 +123,7 @@ class Collector:
         watched = [s.kind for s in self._sources.values() if s.watchable] if folder else []
         if folder and watched:
             watcher = Watcher(folder, watched, self._archive, self._settings.clock, self._tell)
-            work.append(("watcher", lambda: watcher.run(self._stop)))
+            work.append((_WATCHER, lambda: watcher.run(self._stop)))
         asked = [s for s in self._sources.values() if s.times and s.kind not in watched]
         for source in asked:
             one = Collecting(source, self._settings, self._archive, _getter(self._settings, source.name), self._tell)
@@ -138,17 +141,32 @@ class Collector:
             self._stop.wait(min(max(one.wait(), 0.01), _LONGEST_WAIT_S))
 
     def _guarded(self, name: str, work: Callable[[], None]) -> None:
-        """Does the work, and begins again after an error: only what it is and where, for its text may hold a secret."""
+        """Does the work, and begins again after an error: only what it is and where, for its text may hold a secret.
+
+        A source's own work then counts as failed, so that somebody is told.
+        """
         while not self._stop.is_set():
             try:
                 work()
                 return
             except Exception as error:
-                shown = str(error) if isinstance(error, B3Error) else type(error).__name__
+                shown = str(error) if isinstance(error, B3Error) else unexpected(error)
                 instruments.fetched(name, "failed", 0)
+                self._note_failure(name, shown)
                 trace = "".join(traceback.format_tb(error.__traceback__))
                 self._tell(name, f"ended with an error and begins again: {shown}\n{trace}".rstrip())
             self._stop.wait(_AFTER_ERROR_S)
+
+    def _note_failure(self, name: str, problem: str) -> None:
+        """Writes a failure into the states of the sources that this work is of."""
+        try:
+            now = self._settings.clock()
+        except ClockDamaged:  # this may be what is told
+            now = datetime.now(UTC)
+        for source in self._sources.values():
+            if source.name == name or (name == _WATCHER and source.watchable):
+                place = self._archive.place(source.name)
+                State.read(place).failed(now, problem).write(place)
 
 
 def beat(folder: Path) -> None:

@@ -157,7 +157,8 @@ def prune(archive: Archive, source: str, before: date, loaded: Callable[[str], i
     """Removes the oldest entries that were received before that day (UTC), are loaded, and lie in an export still.
 
     `loaded` gives up to which entry a source is loaded. The newest entry always stays, and so do payloads that another
-    entry has. Raises ExportFailed when an export is gone or another than it was; then nothing is removed.
+    entry has. Raises ExportFailed when an export is gone or another than it was, ArchiveDamaged when an entry is missing
+    or cannot be read; then nothing is removed.
     """
     with archive.locked(source):
         first, upto, why = archive.first(source), loaded(source), "there is none"

@@ -116,12 +116,14 @@ class Answer:
 class Question:
     """What is asked of a URL: with whose credentials, and which validators of an older answer.
 
-    `credentials` names the settings to look at when the source does not let us in.
+    `credentials` names the settings to look at when the source does not let us in. `dated`: a day's data has an address
+    of its own, so that 404 means "not yet"; any other address that is not there has moved.
     """
 
     url: str
     auth: httpx2.Auth | None = field(default=None, repr=False)
     credentials: str | None = None
+    dated: bool = False
     etag: str | None = None
     last_modified: str | None = None
 
@@ -150,7 +152,7 @@ class Getter:
         self._tls = httpx2.create_ssl_context()
 
     def get(self, question: Question) -> Answer:
-        """What is there. Raises `Unchanged`, `NotYet` (404, 410), `Refused` (too large), or `Unreachable`."""
+        """What is there. Raises `Unchanged`, `NotYet` (404, 410 of a dated address), `Refused` (too large), or `Unreachable`."""
         deadline = self._settings.http_deadline_s
         until = time.monotonic() + deadline
         attempts = Retrying(
@@ -280,7 +282,9 @@ def _check_status(response: httpx2.Response, question: Question, longest_wait: f
     if status == 304:
         raise Unchanged
     if status in (404, 410):
-        raise NotYet(f"{url} is not there ({status}).")
+        if question.dated:
+            raise NotYet(f"{url} is not there ({status}).")
+        raise Unreachable(f"{url} is not there ({status}): the address may be another now.")
     if status in (401, 403):
         look = f"credentials refused: look at {question.credentials}" if question.credentials else "access refused"
         raise CredentialsRefused(f"{url} answered {status}: {look}.")

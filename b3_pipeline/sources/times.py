@@ -13,6 +13,7 @@ class Times:
     """On sessions from `start` to `until` (local), every `every`; `once`: only until the session's payload is there.
 
     `offset` is added to each time of the grid that `every` makes from `start`, so that a value of a round time is there.
+    `back`: the payload that is wanted is that of so many sessions before.
     """
 
     start: time
@@ -20,6 +21,7 @@ class Times:
     every: timedelta
     once: bool = False
     offset: timedelta = timedelta()
+    back: int = 0
 
     def next(self, now: datetime, have: date | None = None) -> datetime:
         """The first moment after `now` at which to fetch (both naive UTC); `have` is the newest session that is there.
@@ -29,7 +31,7 @@ class Times:
         local = to_local(now)
         day = local.date() if is_session(local.date()) else session_after(local.date())
         while True:
-            if not (self.once and have is not None and day <= have):
+            if not (self.once and have is not None and _sessions_before(day, self.back) <= have):
                 first = _at(day, self.start) + self.offset
                 steps = max(0, (local - first) // self.every + 1)
                 moment = first + steps * self.every
@@ -61,9 +63,7 @@ class Due:
             return to_utc(newest - self.age)
         if self.age is not None and self.until is not None:  # the session is over: its last data
             return to_utc(_at(session, self.until) - self.age)
-        for _ in range(self.back):
-            session = session_before(session)
-        return to_utc(_at(session, time()))
+        return to_utc(_at(_sessions_before(session, self.back), time()))
 
     def next(self, now: datetime) -> datetime:
         """When (naive UTC) more than what is expected now will be due: the next session's `at`."""
@@ -72,6 +72,12 @@ class Due:
         if not is_session(day) or local.time() >= self.at:
             day = session_after(day)
         return to_utc(_at(day, self.at))
+
+
+def _sessions_before(session: date, count: int) -> date:
+    for _ in range(count):
+        session = session_before(session)
+    return session
 
 
 def _at(day: date, moment: time) -> datetime:

@@ -39,19 +39,21 @@ class Clock:
 
 @dataclass
 class Kept:
-    """A channel that keeps its messages; while it is `down` it takes none."""
+    """A channel that keeps its messages; while it is `down` it takes none. `wrong`: why not all got the last one."""
 
     name: str = "kept"
     min_severity: Severity = "WARN"
     renew_s: float | None = None
     down: bool = False
     refuses: bool = False
+    wrong: str | None = None
     got: list[Message] = field(default_factory=list)
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message) -> str | None:
         if self.down:
             raise Undelivered("it is down", refused=self.refuses)
         self.got.append(message)
+        return self.wrong
 
     @property
     def events(self) -> list[str]:

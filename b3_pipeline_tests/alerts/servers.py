@@ -18,11 +18,11 @@ from b3_pipeline.ports import HOST
 
 
 class Mailbox:
-    """An SMTP server with what it was sent; `answer` is what it says to a mail, `refused` to a recipient."""
+    """An SMTP server with what it was sent; `answer` is what it says to a mail, `refused` to a recipient (`only` this one)."""
 
     def __init__(self, port: int) -> None:
         self.port, self.mails, self.logins = port, [], []
-        self.answer, self.refused = "250 taken", ""
+        self.answer, self.refused, self.only = "250 taken", "", ""
         self.mails: list[EmailMessage]
         self.logins: list[tuple[str, str]]
 
@@ -30,7 +30,7 @@ class Mailbox:
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         envelope.rcpt_tos.append(address)
-        return self.refused or "250 ok"
+        return self.refused if self.refused and self.only in ("", address) else "250 ok"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         if self.answer.startswith("250"):

@@ -192,6 +192,19 @@ def test_what_a_mail_server_will_never_take_is_told_from_what_it_will_later(
     assert "s3cret" not in str(caught.value)
 
 
+def test_that_a_mail_server_refuses_some_recipients_is_said_without_their_addresses(
+    tmp_path: Path, port_base: int
+) -> None:
+    settings = Settings(
+        home=tmp_path, alert_smtp_url=secret(f"smtp://{HOST}:{port_base}"), alert_email_to=["a@x.com", "s3cret@x.com"]
+    )
+    with mailbox(port_base) as box:
+        box.refused, box.only = "550 s3cret@x.com is nobody", "s3cret@x.com"
+        [_log, (name, works, why)] = probe.test_channels(settings)
+    assert len(box.mails) == 1
+    assert (name, works, why) == ("email", False, f"smtp://{HOST} refused 1 of 2 recipients ([550])")
+
+
 @pytest.mark.parametrize(("status", "never"), [(500, False), (404, False), (301, False), (429, False), (400, True)])
 def test_what_a_server_answers_is_told_without_its_words_or_address(hooks: Hooks, status: int, never: bool) -> None:
     hooks.status = dict.fromkeys(hooks.posted, status)

@@ -245,3 +245,25 @@ def test_a_channel_that_still_fails_after_a_restart_is_no_recovery() -> None:
     driven.engine.start(driven.clock.now(), broken={"slack"})
     driven.told("email", after=30)
     assert driven.told("email") == []
+
+
+def test_what_nobody_may_ever_repeat_ends_by_itself_and_is_not_said_to_be_right() -> None:
+    driven = Driven(rules=Rules(group_s=5, hold_s=30, remind_s=10**9))
+    driven.give(True, ends_after_s=3_600)
+    assert driven.told() == [["opened a"]]
+    assert driven.told(after=3_500) == []
+    driven.told(after=100)
+    assert driven.told() == [["ended a"]]
+    assert driven.engine.open() == {"ERROR": 0, "WARN": 0}
+
+
+def test_what_is_repeated_after_all_stays_until_it_is_right() -> None:
+    driven = Driven(rules=Rules(group_s=5, hold_s=30, remind_s=10**9))
+    driven.give(True, ends_after_s=3_600)
+    driven.give(True)
+    driven.give(True, ends_after_s=3_600)
+    driven.told()
+    assert driven.told(after=7_200) == []
+    driven.give(False)
+    driven.told(after=30)
+    assert driven.told() == [["recovered a"]]

@@ -102,6 +102,31 @@ def test_a_channel_that_fails_is_told_of_on_the_others_and_when_it_is_back(tmp_p
     assert one.events == ["opened a"]
 
 
+def test_a_channel_that_reaches_not_everybody_is_a_warning_on_the_others_and_sends_nothing_twice(
+    tmp_path: Path,
+) -> None:
+    part, other = Kept("part", wrong="1 of 2 recipients"), Kept("other")
+    driven = Driven(tmp_path, part, other)
+    driven.give(True)
+    driven.work()
+    driven.tell_of_channels()
+    driven.work()
+    driven.work()
+    assert part.events == ["opened a"]
+    assert other.events == ["opened a", "opened part"]
+    alert = other.got[-1].notices[0].alert
+    assert (alert.severity, "1 of 2 recipients" in alert.what) == ("WARN", True)
+    part.wrong = None
+    driven.give(True, "b")
+    driven.work()
+    driven.work()
+    driven.tell_of_channels()
+    driven.work(30)
+    driven.work()
+    driven.work()
+    assert other.events[-1] == "recovered part"
+
+
 def test_a_server_that_asks_to_be_left_alone_is(tmp_path: Path) -> None:
     one = Kept("one")
     driven = Driven(tmp_path, one)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from b3_pipeline_tests.alerts.conftest import NOON, Clock
 class Watched:
     """A home that is watched: services that are up or not, a collector that beats, a clock."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, off: Sequence[str] = ()) -> None:
         self.home, self.clock = home, Clock()
         self.states: Mapping[str, bool] | Exception = {"questdb": True, "dagster-daemon": True}
-        self.watcher = Watcher(Settings(home=home), self._ask, self.clock.now, self.clock.monotonic)
+        self.watcher = Watcher(
+            Settings(home=home, sources_off=list(off)), self._ask, self.clock.now, self.clock.monotonic
+        )
         self.beat()
 
     def _ask(self) -> Mapping[str, bool]:
@@ -121,23 +123,59 @@ def test_a_disk_is_told_of_before_it_is_full(
 
 def test_a_source_is_told_of_when_it_has_failed_some_times(watched: Watched) -> None:
     since = (NOON - timedelta(minutes=5)).isoformat()
-    watched.write("archive/dxy/state.json", {"failing_since": since, "failures": 4, "problem": "429", "etag": "x"})
-    assert "source:dxy" not in watched.look()
-    watched.write("archive/dxy/state.json", {"failing_since": since, "failures": 5, "problem": "429", "etag": "x"})
-    red = watched.look()["source:dxy"]
+    watched.write(
+        "archive/dxy_chart/state.json", {"failing_since": since, "failures": 4, "problem": "429", "etag": "x"}
+    )
+    assert "source:dxy_chart" not in watched.look()
+    watched.write(
+        "archive/dxy_chart/state.json", {"failing_since": since, "failures": 5, "problem": "429", "etag": "x"}
+    )
+    red = watched.look()["source:dxy_chart"]
     assert (red.red, red.severity, red.at) == (True, "WARN", NOON - timedelta(minutes=5))
-    assert red.what == "dxy has failed 5 times since 2025-10-14 14:55:00 UTC (14/10 11:55 Brasília): 429"
-    watched.write("archive/dxy/state.json", {"failing_since": None, "failures": 0, "problem": None})
-    assert not watched.look()["source:dxy"].red
+    assert red.what == "dxy_chart has failed 5 times since 2025-10-14 14:55:00 UTC (14/10 11:55 Brasília): 429"
+    watched.write("archive/dxy_chart/state.json", {"failing_since": None, "failures": 0, "problem": None})
+    assert not watched.look()["source:dxy_chart"].red
 
 
 @pytest.mark.parametrize("content", ["", "[1", '{"failures": "many"}'])
 def test_a_source_whose_state_cannot_be_read_hides_no_other(watched: Watched, content: str) -> None:
-    watched.write("archive/dxy/state.json", content)
-    watched.write("archive/gamma/state.json", {"failing_since": None})
-    assert set(watched.look()) >= {"source:gamma", "disk:home"}
+    watched.write("archive/dxy_chart/state.json", content)
+    watched.write("archive/vol_surface/state.json", {"failing_since": None})
+    assert set(watched.look()) >= {"source:vol_surface", "disk:home"}
 
 
 def test_heartbeats_are_given_by_their_age(watched: Watched) -> None:
     watched.clock.turn(12)
     assert watching.heartbeats(watched.home, watched.clock.now()) == {"collector": 12}
+
+
+def test_a_source_that_is_switched_off_or_not_configured_fails_no_more(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, off=["dxy_chart"])
+    for source in ("dxy_chart", "gamma_levels"):
+        state = {"failing_since": NOON.isoformat(), "failures": 9, "problem": "429"}
+        watched.write(f"archive/{source}/state.json", state)
+    found = watched.look()
+    assert [found[f"source:{name}"].what for name in ("dxy_chart", "gamma_levels")] == [
+        "dxy_chart is switched off.",
+        "gamma_levels is switched off.",
+    ]
+    assert not any(one.red for one in found.values())
+
+
+def test_the_alerts_sensor_is_told_of_when_it_has_had_no_turn_for_long(watched: Watched) -> None:
+    watched.states = {"postgres": True, "dagster-daemon": True}
+    folder = watched.home / "alerts"
+    folder.mkdir()
+    watching.beat(folder)
+    watched.write(
+        "alerts/heartbeat.json", json.loads((folder / "heartbeat.json").read_text()) | {"at": NOON.isoformat()}
+    )
+    assert not watched.look()["service:alerts"].red
+    watched.look(after=31)
+    red = watched.look(after=60)["service:alerts"]
+    assert red.red
+    assert "sensor `alerts`" in red.what_to_do
+    watched.states = {"postgres": True, "dagster-daemon": False}
+    assert "service:alerts" not in watched.look(), "the daemon is told, and no sensor can have a turn"
+    watched.states = {"postgres": True, "dagster-daemon": True}
+    assert "service:alerts" not in watched.look(), "it has its minute from the daemon's start on"

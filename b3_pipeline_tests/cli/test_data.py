@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from pydantic import ValidationError
 
 from b3_pipeline.dagster_server import environment
 from b3_pipeline.loading.ledger import COUNTS
@@ -260,3 +261,6 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(home: Path, monkeyp
     shown = b3("quarantine", "list", code=2)
     assert "B3_PORT_BASE" in shown.stderr
     assert "hunter2" not in shown.output
+    with pytest.raises(ValidationError) as raised:  # as a log has it, where no command catches it
+        Settings()
+    assert "hunter2" not in str(raised.value)

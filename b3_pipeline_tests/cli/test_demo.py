@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from contextlib import nullcontext
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from b3_pipeline import demo as demo_module
 from b3_pipeline.clock import HomeClock
-from b3_pipeline.demo import begin, prepare, require_none
+from b3_pipeline.demo import begin, is_over, prepare, require_none
 from b3_pipeline.errors import UsageError
 from b3_pipeline.loading.archived import KINDS, archive_of, payload_of
+from b3_pipeline.loading.ledger import Ledger, Load
 from b3_pipeline.ports import HOST
+from b3_pipeline.questdb.client import QuestDB
+from b3_pipeline.services import Engines
 from b3_pipeline.settings import Settings
 from b3_pipeline.sources.archive import Archive
 from b3_pipeline.sources.catalog import collected
 from b3_pipeline.tables import TABLES
+from b3_pipeline_tests.cli.commands import b3
 from b3_pipeline_tests.cli.test_services import answer, environment, run  # noqa: F401 (a fixture)
 from b3_pipeline_tests.waiting import until
 
@@ -69,6 +75,71 @@ def test_a_home_with_real_data_takes_no_demonstration_and_one_with_a_demonstrati
     prepare(other, 60, SUNDAY)
     with pytest.raises(UsageError, match="--demo"):
         require_none(other)
+
+
+def loads(db: QuestDB, *, some: bool) -> None:
+    """Gives the ledger a load, or leaves it empty."""
+    if some:
+        ledger = Ledger(db)
+        now = SUNDAY.replace(tzinfo=None)
+        ledger.write(Load(now, ledger.new_id(), "run", "b3_dxy_ticks", "legacy_csv", "dxy_coleta.csv", "0" * 64))
+        db.wait_applied("b3_loads")
+
+
+@pytest.mark.parametrize("some", [True, False])
+def test_tables_into_which_something_was_loaded_take_no_demonstration(
+    settings: Settings, db: QuestDB, monkeypatch: pytest.MonkeyPatch, some: bool
+) -> None:
+    loads(db, some=some)
+    monkeypatch.setattr(demo_module, "engines", lambda _settings: nullcontext(Engines(db.address, "")))
+    settings.folder("questdb")
+    if some:
+        with pytest.raises(UsageError, match="real data"):
+            prepare(settings, 60, SUNDAY)
+        assert not (settings.home / demo_module.FOLDER).exists()
+        require_none(settings)
+    else:
+        prepare(settings, 60, SUNDAY)
+
+
+def test_a_demonstration_goes_on_although_it_has_loaded_its_own_history(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepare(settings, 60, SUNDAY)
+    settings.folder("questdb")
+    monkeypatch.setattr(demo_module, "engines", lambda _settings: pytest.fail("nobody has to be asked"))
+    assert prepare(settings, 60, SUNDAY) == first
+
+
+def test_somebodys_own_server_takes_no_demonstration(bare_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("B3_HOME", str(bare_home))
+    monkeypatch.setenv("B3_QUESTDB_URL", "http://user:hidden@127.0.0.1:9?pg_port=8")
+    failed = b3("up", "--demo", code=2).output
+    assert "B3_QUESTDB_URL" in failed
+    assert "hidden" not in failed
+    assert not (bare_home / demo_module.FOLDER).exists()
+
+
+def test_a_demonstrations_home_takes_no_data_by_hand(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = prepare(settings, 60, SUNDAY)
+    (tmp_path / "SPRD251010.zip").touch()
+    monkeypatch.setenv("B3_HOME", str(settings.home))
+    for command in (["migrate", "--legacy", demo.history], ["settlements", tmp_path / "SPRD251010.zip"]):
+        assert "demonstration" in b3(*command, code=2).output
+    assert not (settings.home / "questdb").exists()
+
+
+def test_a_demonstration_that_is_over_stays_so_and_one_that_is_not_goes_on(settings: Settings) -> None:
+    demo = prepare(settings, 60, SUNDAY)
+    assert not is_over(settings.home, demo)
+    recording = Archive(demo.recording)
+    newest = max((e for s in recording.sources() if (e := recording.newest(s))), key=lambda e: e.at)
+    archive_of(settings.home).append(newest.source, b"{}", name=newest.name, at=newest.at)
+    for real in (SUNDAY, SUNDAY + timedelta(days=7)):
+        assert prepare(settings, 60, real) == demo
+        assert is_over(settings.home, demo)
 
 
 @pytest.mark.slow

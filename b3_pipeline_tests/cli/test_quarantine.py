@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from b3_pipeline.metrics.files import FOLDER, read
+from b3_pipeline.metrics.instruments import RECORDS, stop
 from b3_pipeline_tests.cli.commands import answer, b3
 from b3_pipeline_tests.cli.test_data import legacy  # noqa: F401 (a fixture)
 
@@ -103,3 +105,29 @@ def test_every_command_has_help_with_an_example() -> None:
         text = b3("quarantine", command, "--help").stdout
         assert f"b3 quarantine {command}" in text
         assert "Example" in text
+
+
+def test_a_migration_and_a_correction_reach_the_shadow_files_and_the_counters(
+    home: Path,
+    legacy: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "legacy"
+    folder.mkdir()
+    shutil.copyfile(legacy / "dirty" / "gamma.json", folder / "gamma.json")
+    b3("flags", "set", "shadow_files", "on", "--why", "a test")
+    b3("migrate", "--legacy", folder)
+    shadow = home / "shadow" / "gamma.json"
+    assert "6.600,00" not in shadow.read_text("utf-8")
+    b3("quarantine", "export", tmp_path / "rejects.jsonl", "--table", "b3_gamma_levels")
+    correct(tmp_path / "rejects.jsonl", "n.d.", "6.600,00")
+    b3("quarantine", "replay", tmp_path / "rejects.jsonl")
+    assert "6.600,00" in shadow.read_text("utf-8")
+    stop()
+    counted = {
+        sample.labels["outcome"]: sample.value
+        for family in read(home / FOLDER)
+        for sample in family.samples
+        if sample.name == RECORDS.name and sample.labels["table"] == "b3_gamma_levels"
+    }
+    assert (counted["loaded"], counted["rejected"]) == (2, 1)

@@ -12,7 +12,7 @@ import pytest
 
 from b3_pipeline.ports import HOST
 from b3_pipeline.processes import Record
-from b3_pipeline_tests.cli.test_services import NAMES, answer, environment, run, workspace  # noqa: F401 (a fixture)
+from b3_pipeline_tests.cli.test_services import NAMES, answer, definitions, environment, run  # noqa: F401 (a fixture)
 from b3_pipeline_tests.waiting import processes_of, until
 
 pytestmark = [pytest.mark.xdist_group("up"), pytest.mark.slow]
@@ -56,7 +56,7 @@ class Dagster:
             return None
 
     def launch(self, job: str) -> str:
-        selector = {"repositoryLocationName": "tiny.py", "repositoryName": "__repository__", "jobName": job}
+        selector = {"repositoryLocationName": "b3_pipeline", "repositoryName": "__repository__", "jobName": job}
         return self.ask(LAUNCH, params={"selector": selector})["launchRun"]["run"]["runId"]
 
     def runs(self) -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ def test_every_server_that_is_killed_comes_back_and_the_run_at_work_is_closed_an
     tmp_path: Path,
 ) -> None:
     mark = tmp_path / "mark"
-    up = run(environment, "up", "--detach", "--workspace", workspace(tmp_path, STANDING.format(mark=str(mark))))
+    up = run(environment, "up", "--detach", "--definitions", definitions(tmp_path, STANDING.format(mark=str(mark))))
     assert up.returncode == 0, up.stderr
     client = httpx2.Client(base_url=f"http://{HOST}:{port_base + 1}", trust_env=False, timeout=30)
     dagster = Dagster(client)

@@ -29,7 +29,7 @@ from b3_pipeline_tests.waiting import processes_of, until
 
 pytestmark = pytest.mark.xdist_group("up")
 
-NAMES = ("questdb", "postgres", "dagster-webserver", "dagster-daemon", "collector", "monitor")
+NAMES = ("questdb", "postgres", "dagster-code-server", "dagster-webserver", "dagster-daemon", "collector", "monitor")
 TINY = """
 import dagster as dg
 
@@ -54,10 +54,9 @@ def b3(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
-def workspace(folder: Path, code: str) -> Path:
-    (folder / "tiny.py").write_text(code)
-    file = folder / "workspace.yaml"
-    file.write_text(f"load_from:\n  - python_file: {folder / 'tiny.py'}\n")
+def definitions(folder: Path, code: str) -> Path:
+    file = folder / "tiny.py"
+    file.write_text(code)
     return file
 
 
@@ -67,9 +66,9 @@ def run(environment: dict[str, str], *arguments: object) -> subprocess.Completed
 
 
 @contextmanager
-def starting(environment: dict[str, str], definitions: Path) -> Iterator[subprocess.Popen[str]]:
+def starting(environment: dict[str, str], file: Path) -> Iterator[subprocess.Popen[str]]:
     """`b3 up` in the foreground, from the moment when it waits for Dagster."""
-    command = [sys.executable, "-m", "b3_pipeline", "up", "--workspace", str(definitions)]
+    command = [sys.executable, "-m", "b3_pipeline", "up", "--definitions", str(file)]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as up:
         assert up.stderr is not None
         assert any("Waiting for Dagster" in line for line in iter(up.stderr.readline, ""))
@@ -95,7 +94,7 @@ def answer(command: subprocess.CompletedProcess[str]) -> Any:
 def test_up_is_shared_says_when_it_is_up_already_and_leaves_no_process_when_killed(
     bare_home: Path, environment: dict[str, str], port_base: int, tmp_path: Path
 ) -> None:
-    first = run(environment, "up", "--detach", "--json", "--workspace", workspace(tmp_path, TINY))
+    first = run(environment, "up", "--detach", "--json", "--definitions", definitions(tmp_path, TINY))
     assert first.returncode == 0, first.stderr
     pid = holder_of(bare_home).pid
     try:
@@ -133,19 +132,19 @@ def test_up_is_shared_says_when_it_is_up_already_and_leaves_no_process_when_kill
 def test_ctrl_c_and_down_stop_everything_also_while_it_starts(
     bare_home: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with starting(environment, workspace(tmp_path, TINY)) as up:
+    with starting(environment, definitions(tmp_path, TINY)) as up:
         up.send_signal(signal.SIGINT)
         up.send_signal(signal.SIGTERM)
         assert "All stopped" in said(up)
     assert up.returncode == 0
     assert processes_of(bare_home) == []
 
-    with starting(environment, workspace(tmp_path, TINY)) as up:
+    with starting(environment, definitions(tmp_path, TINY)) as up:
         second = run(environment, "up")
         assert second.returncode == 1
         assert f"(pid {up.pid})" in second.stderr
         down = run(environment, "down", "--json")
-        assert set(answer(down)["stopped"]) == set(NAMES[:4]), "ours begin when Dagster is there"
+        assert set(answer(down)["stopped"]) == set(NAMES[:5]), "ours begin when Dagster is there"
         assert "All stopped" in said(up)
     assert up.returncode == 0
     assert processes_of(bare_home) == []

@@ -28,7 +28,7 @@ def test_a_run_that_failed_is_asked_for_again_and_one_that_succeeded_is_not() ->
     assert "under way" in str(wanted(SESSION, [dg.DagsterRunStatus.STARTED]))
 
 
-@pytest.mark.parametrize("name", ["validate_daily", "gaps_daily"])
+@pytest.mark.parametrize("name", ["validate_daily", "gaps_daily", "gaps_morning"])
 def test_a_schedule_asks_for_the_session_of_its_time(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,3 +43,27 @@ def test_a_schedule_asks_for_the_session_of_its_time(
         data = schedule.evaluate_tick(context)
     [request] = data.run_requests or []
     assert request.tags[SESSION_TAG] == "2025-10-14"
+
+
+def test_what_succeeded_in_the_morning_is_asked_for_again_in_the_evening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("B3_HOME", str(tmp_path))
+    (tmp_path / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+
+        def asked(name: str, hour: int) -> list[dg.RunRequest]:
+            at = datetime(2025, 10, 14, hour, 15, tzinfo=ZONE)
+            context = dg.build_schedule_context(
+                instance=instance, scheduled_execution_time=at, resources={"store": Store()}
+            )
+            return list(defs.get_repository_def().get_schedule_def(name).evaluate_tick(context).run_requests or [])
+
+        @dg.job(name="gaps")
+        def done() -> None:
+            pass
+
+        [morning] = asked("gaps_morning", 8)
+        assert done.execute_in_process(instance=instance, tags=dict(morning.tags)).success
+        assert asked("gaps_morning", 9) == []
+        assert len(asked("gaps_daily", 20)) == 1

@@ -9,11 +9,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from filelock import FileLock
 
 from b3_pipeline.defs.resources import Store
 from b3_pipeline.defs.sensors import freshness_sensor, load_sensor, news, position
 from b3_pipeline.questdb.client import QuestDB
-from b3_pipeline.sources.archive import Archive
+from b3_pipeline.sources.archive import Archive, ArchiveDamaged
 from b3_pipeline.sources.catalog import SOURCES
 
 NOW = datetime(2025, 10, 14, 15, tzinfo=UTC)
@@ -152,6 +153,52 @@ def test_a_source_that_goes_back_to_an_older_value_is_followed(
     assert prices(db) == [5500.0]
 
 
+def test_a_turn_that_another_one_overlaps_leaves_the_source_to_it(
+    db: QuestDB, archive: Archive, instance: dg.DagsterInstance
+) -> None:
+    give(archive, capture())
+    with FileLock(archive.place("ultimo_dado") / "loading.lock"):
+        assert "being loaded" in str(turn(instance).skip_message)
+    assert prices(db) == []
+    assert turn(instance).cursor == "1"
+
+
+def test_a_turn_does_not_wait_long_for_another_process_that_loads_into_its_table(
+    home: Path, archive: Archive, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("b3_pipeline.defs.sensors.PATIENCE_S", 0.05)
+    give(archive, capture())
+    (home / "locks").mkdir()
+    with FileLock(home / "locks" / "b3_snapshots.lock"), pytest.raises(dg.Failure, match="Another process"):
+        turn(instance)
+    assert turn(instance).cursor == "1"
+
+
+def test_an_archive_that_has_lost_an_entry_fails_and_nothing_after_it_is_left_out(
+    db: QuestDB, archive: Archive, instance: dg.DagsterInstance
+) -> None:
+    give(archive, capture("09:30:00"), capture("09:31:00", 5530.0), capture("09:32:00", 5531.0))
+    entry = archive.entry("ultimo_dado", 2)
+    assert entry is not None
+    lost = archive.entry_path(entry)
+    content = lost.read_bytes()
+    lost.unlink()
+    assert turn(instance).cursor == "1"
+    with pytest.raises(ArchiveDamaged, match="not entry 2: a file is gone"):
+        turn(instance, cursor="1")
+    lost.write_bytes(content)
+    assert turn(instance, cursor="1").cursor == "3"
+    assert prices(db) == [5528.504, 5530.0, 5531.0]
+
+
+def test_an_archive_that_is_older_than_what_was_loaded_fails_instead_of_waiting_for_ever(
+    home: Path, archive: Archive, instance: dg.DagsterInstance
+) -> None:
+    give(archive, capture())
+    with pytest.raises(ArchiveDamaged, match="ends with entry 1, but all up to 7 was loaded"):
+        turn(instance, cursor="7")
+
+
 def test_a_rejected_record_turns_a_check_red_until_the_source_is_corrected(
     archive: Archive, instance: dg.DagsterInstance
 ) -> None:
@@ -204,6 +251,4 @@ def test_freshness_of_every_table_is_told_at_first(home: Path, instance: dg.Dags
     again = dg.build_sensor_context(
         instance=instance, resources={"store": Store()}, sensor_name="freshness", cursor=result.cursor
     )
-    told = freshness_sensor(again)
-    assert isinstance(told, dg.SensorResult)
-    assert not told.asset_events
+    assert isinstance(freshness_sensor(again), dg.SkipReason)

@@ -12,9 +12,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from b3_pipeline import processes
-from b3_pipeline.postgres.server import LONGEST_SOCKET_PATH, SOCKET, PostgresError, PostgresServer, socket_folder
+from b3_pipeline.postgres.server import SOCKET, PostgresError, PostgresServer, sockets_of
 from b3_pipeline.processes import Child
 from b3_pipeline.progress import Report
+from b3_pipeline.sockets import LONGEST_SOCKET_PATH, SocketRefused
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def test_it_listens_on_no_network_and_shows_its_password_to_nobody(bare_home: Pa
         assert secret in server.dsn
         assert secret not in seen
         assert stat.S_IMODE(server.data.stat().st_mode) == 0o700
-        assert stat.S_IMODE(socket_folder(bare_home).stat().st_mode) == 0o700
+        assert stat.S_IMODE(sockets_of(bare_home).stat().st_mode) == 0o700
     assert [p.name for p in server.folder.iterdir()] == ["data"]
 
 
@@ -90,10 +91,10 @@ def test_for_root_it_runs_as_a_user_who_cannot_read_the_home(bare_home: Path) ->
 
 def test_a_home_too_deep_for_a_socket_gets_a_short_folder_of_its_own(bare_home: Path) -> None:
     deep = bare_home / ("deep" * 30)
-    folder = socket_folder(deep)
+    folder = sockets_of(deep)
     assert bare_home not in folder.parents
     assert len(os.fsencode(folder / SOCKET)) <= LONGEST_SOCKET_PATH
-    assert folder != socket_folder(bare_home / ("deep" * 31))
+    assert folder != sockets_of(bare_home / ("deep" * 31))
     with running(deep) as (server, _), psycopg.connect(server.dsn) as db:
         assert db.execute("select 1").fetchone() == (1,)
     folder.rmdir()
@@ -103,7 +104,7 @@ def test_a_folder_of_somebody_else_is_not_used_for_the_socket(bare_home: Path) -
     (bare_home / "elsewhere").mkdir(parents=True)
     (bare_home / "run").mkdir()
     (bare_home / "run" / "pg").symlink_to(bare_home / "elsewhere")
-    with pytest.raises(PostgresError, match="belongs to somebody else"):
+    with pytest.raises(SocketRefused, match="belongs to somebody else"):
         PostgresServer(bare_home).start()
 
 

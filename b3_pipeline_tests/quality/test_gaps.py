@@ -232,7 +232,7 @@ def test_a_window_is_looked_at_alone_and_a_feed_may_have_begun_before_it(db: Que
     ("table", "feed", "columns", "until"),
     [
         ("b3_adjustments", "b3_sprd", {"instrument": "DI1"}, date(2025, 11, 5)),  # 21 sessions after the 7th
-        ("b3_vol_surface", "b3_vol_xlsx", {"contract_month": "nov-25"}, date(2025, 10, 7)),
+        ("b3_vol_surface", "b3_vol_xlsx", {"contract_month": "nov-25"}, date(2025, 10, 8)),
         ("b3_dxy_ticks", "yahoo_dxy", {"bucket": "dxy_08h50"}, date(2025, 12, 3)),
         ("b3_adjustments", "legacy_csv", {"instrument": "DI1"}, None),
         ("b3_captures", "composed", {"endpoint": "ultimo-dado"}, None),

@@ -363,6 +363,37 @@ def test_what_went_wrong_on_the_way_is_not_marked(ticked: Home) -> None:
     assert ticked.known.marked() == frozenset()
 
 
+def test_what_we_have_and_cannot_load_is_not_marked_for_its_parser_may_be_mended(settled: Home) -> None:
+    page = given(REPORT, f"SPRD{LOST[0]:%y%m%d}.zip", b"<html>wartung</html>")
+    later = to_utc(datetime(2026, 9, 8, 12)).replace(tzinfo=UTC)
+    asking = Asking({(REPORT.name, LOST[0]): [page]})
+    only: Any = {"within": window(LOST[0], LOST[0])}
+    assert days(settled.sweep(asking.ways(), later, **only).open) == [LOST[0]]
+    gone = settled.sweep(Asking().ways(), later + timedelta(days=1), **only)
+    assert days(gone.known) == [LOST[0]], "the archive was pruned: what it had then is void"
+
+
+def test_a_way_that_failed_once_and_is_tried_no_more_keeps_nothing_open(ticked: Home, tmp_path: Path) -> None:
+    (tmp_path / "shadow").mkdir()
+    ticks(tmp_path / "shadow", LOST[:1])
+    only: Any = {"within": window(LOST[0], LOST[0])}
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr("b3_pipeline.quality.sweeping.survey", lambda _folder: 1 / 0)
+        done = ticked.sweep(Asking().ways(tmp_path / "shadow"), **only)
+    assert days(done.open) == [LOST[0]]
+    assert len(done.failed) == 1
+    assert "shadow" in done.failed[0]
+    again = ticked.sweep(Asking().ways(), NOW + timedelta(hours=1), **only)
+    assert (days(again.known), again.failed) == ([LOST[0]], [])
+
+
+def test_a_gap_that_is_given_today_for_the_last_time_is_a_last_chance(settled: Home) -> None:
+    only: Any = {"within": window(LOST[0], LOST[0])}
+    done = settled.sweep(Asking().ways(), to_utc(datetime(2025, 9, 30, 12)).replace(tzinfo=UTC), **only)
+    assert [gap.session for gap in done.last_chances] == [LOST[0]]
+    assert settled.sweep(Asking().ways(), **only).last_chances == []
+
+
 def test_a_defect_in_one_source_does_not_keep_the_others_from_being_repaired(home: Home, tmp_path: Path) -> None:
     home.load(ticks(tmp_path / "legacy", [*KEPT, *LOST]), *map(settlement, [*KEPT, LOST[-1]]))
     home.lose("b3_dxy_ticks", "2025-09")

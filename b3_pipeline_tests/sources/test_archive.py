@@ -167,6 +167,15 @@ def test_a_damaged_entry_is_said_and_what_comes_in_is_archived_all_the_same(arch
     assert entry.seq == 4
 
 
+def test_an_entry_that_the_disk_does_not_give_is_a_damaged_one(archive: Archive) -> None:
+    append(archive, b"A")
+    file = archive.folder / "gamma/entries/000000/000000001.json"
+    file.unlink()
+    file.mkdir()  # reading it is an error of the system's
+    with pytest.raises(ArchiveDamaged, match="Is a directory"):
+        archive.entry("gamma", 1)
+
+
 @pytest.mark.parametrize("name", ["", "..", "a/b", "A", "gamma.json"])
 def test_what_is_no_name_of_a_source_reaches_no_file(archive: Archive, name: str) -> None:
     with pytest.raises(ValueError, match="no source's name"):

@@ -18,8 +18,8 @@ from b3_pipeline.sessions import is_session, to_local
 from b3_pipeline.settings import Settings
 from b3_pipeline.sources import archive, collecting
 from b3_pipeline.sources.archive import FOLDER, Archive, ArchiveFull
-from b3_pipeline.sources.catalog import Source
-from b3_pipeline.sources.collecting import Collecting, Outcome, due_of
+from b3_pipeline.sources.catalog import SOURCES, Source
+from b3_pipeline.sources.collecting import Collecting, Outcome, due_of, of_session
 from b3_pipeline.sources.fetching import Asked, Fetched, Getter, NotYet, Refused, Unchanged, Unreachable
 from b3_pipeline.sources.state import State
 from b3_pipeline.sources.times import Due, Times
@@ -264,6 +264,77 @@ def test_an_older_report_that_was_fetched_to_fill_a_gap_does_not_hide_todays(ben
         )
     bench.start()
     assert bench.times_asked("2025-10-14T21:00", "2025-10-14T23:00", 60) == []
+
+
+def damage(bench: Bench, seq: int) -> None:
+    entry = bench.archive.entry(bench.source.name, seq)
+    assert entry is not None
+    bench.archive.entry_path(entry).write_bytes(b"{")
+
+
+@pytest.mark.parametrize("seq", [1, 2])
+def test_a_damaged_entry_does_not_keep_a_source_from_being_collected(bench: Bench, seq: int) -> None:
+    bench.at("2025-10-10T19:00")
+    for session in (date(2025, 10, 10), date(2025, 10, 13)):
+        bench.answer = report(session, str(session).encode())
+        assert bench.at(f"{session}T19:25") == Outcome.NEW
+    damage(bench, seq)
+    bench.start()
+    bench.answer = report(date(2025, 10, 14), b"today's")
+    assert bench.times_asked("2025-10-14T19:00", "2025-10-14T20:00") == ["19:25:00"]
+    known = bench.asked[-1].sha256, bench.asked[-1].etag
+    assert (known == (None, None)) == (seq == 2)  # of a damaged newest one nothing is known
+    assert [e.seq for s in (1, 2, 3) if s != seq and (e := bench.archive.entry("settlement_report", s))][-1] == 3
+
+
+def test_a_gap_is_filled_from_the_source_beside_a_damaged_entry(bench: Bench) -> None:
+    bench.answer = report(date(2025, 10, 14))
+    for session in (date(2025, 10, 13), date(2025, 10, 14)):
+        bench.archive.append(
+            "settlement_report", b"zip", name=f"SPRD{session:%y%m%d}.zip", at=local("2025-10-14T20:00")
+        )
+    damage(bench, 1)
+    bench.settings.now = local("2025-10-15T12:00")
+    found = of_session(bench.source, bench.settings, bench.archive, date(2025, 10, 14))
+    assert found is not None
+    assert found.seq == 2
+
+
+@pytest.fixture
+def surface(tmp_path: Path) -> Bench:
+    """The surface: its file stays at the source until the next session's is out."""
+    bench = Bench(tmp_path / "home")
+    bench.source = replace(SOURCES["vol_surface"], fetch=bench._fetch)
+    bench.start()
+    return bench
+
+
+def test_a_surface_that_was_missed_in_the_evening_is_asked_for_on_the_next_day(surface: Bench) -> None:
+    surface.at("2025-10-10T17:50")
+    surface.answer = report(date(2025, 10, 10), b"Friday's")
+    assert surface.at("2025-10-10T18:00") == Outcome.NEW
+    surface.start()  # nobody was there on Monday
+    surface.answer = report(date(2025, 10, 13), b"Monday's")
+    assert surface.times_asked("2025-10-14T07:00", "2025-10-14T17:55", 300) == ["08:00:00"]
+    assert surface.asked[-1].session == date(2025, 10, 13)
+    surface.answer = report(date(2025, 10, 14), b"Tuesday's")
+    assert surface.times_asked("2025-10-14T17:55", "2025-10-15T12:00", 300) == ["18:00:00"]
+    assert surface.asked[-1].session == date(2025, 10, 14)
+
+
+def test_a_collector_that_starts_at_noon_asks_for_the_missed_surface_at_once(surface: Bench) -> None:
+    surface.archive.append(
+        "vol_surface", b"Friday's", name="x.zip", at=local("2025-10-10T18:00"), session=date(2025, 10, 10)
+    )
+    assert surface.times_asked("2025-10-14T12:20", "2025-10-14T14:30", 300) == ["12:20:00", "13:00:00", "14:00:00"]
+    assert {asked.session for asked in surface.asked} == {date(2025, 10, 13)}
+
+
+def test_a_surface_that_is_there_is_not_asked_for_again_on_the_next_day(surface: Bench) -> None:
+    surface.archive.append(
+        "vol_surface", b"Monday's", name="x.zip", at=local("2025-10-13T18:00"), session=date(2025, 10, 13)
+    )
+    assert surface.times_asked("2025-10-14T00:00", "2025-10-14T17:55", 300) == []
 
 
 @settings(max_examples=15)

@@ -25,7 +25,7 @@ from b3_pipeline.settings import Settings
 from b3_pipeline.sources import catalog, collector
 from b3_pipeline.sources.archive import FOLDER, Archive
 from b3_pipeline.sources.catalog import Source
-from b3_pipeline.sources.collecting import Outcome
+from b3_pipeline.sources.collecting import Collecting, Outcome
 from b3_pipeline.sources.collector import AlreadyCollecting, Collector, collect_once
 from b3_pipeline.sources.fetching import Asked, Fetch, Fetched, Getter, Unreachable
 from b3_pipeline.sources.state import State
@@ -113,6 +113,45 @@ def test_work_that_ends_with_an_error_begins_again(settings: Settings, monkeypat
         assert not asked
         (settings.home / "clock.aside").replace(settings.home / "clock.json")
         until(lambda: asked)
+
+
+def test_an_unexpected_failure_stands_in_the_state_of_its_source_until_it_is_over(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "_AFTER_ERROR_S", 0.01)
+    asked, step, broken = [], Collecting.step, threading.Event()
+    broken.set()
+
+    def breaks(one: Collecting) -> object:
+        if broken.is_set():
+            raise KeyError("a secret")
+        return step(one)
+
+    monkeypatch.setattr(Collecting, "step", breaks)
+    place = Archive(settings.home / FOLDER).place("gamma_levels")
+    with running(Collector(settings, named(Source(GAMMA_LEVELS, "", gives(asked), times=OFTEN)), lambda *_: None)):
+        until(lambda: State.read(place).failures >= settings.alert_source_failures)
+        problem, since = State.read(place).problem, State.read(place).failing_since
+        assert str(problem).startswith("unexpected KeyError in test_collector.py")
+        assert since is not None
+        assert since.date() == SESSION.date()
+        broken.clear()
+        until(lambda: asked and State.read(place).failing_since is None)
+
+
+def test_a_watcher_that_breaks_off_counts_as_a_failure_of_what_it_watches(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(_watcher: object, _stop: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(collector, "_AFTER_ERROR_S", 0.01)
+    monkeypatch.setattr(collector.Watcher, "run", breaks)
+    settings.legacy_dir = tmp_path
+    capture = named(Source(CAPTURE, "", gives([]), file=CAPTURE.file, times=OFTEN))
+    place = Archive(settings.home / FOLDER).place("ultimo_dado")
+    with running(Collector(settings, capture, lambda *_: None)):
+        until(lambda: State.read(place).failures > 1)
 
 
 def test_it_gives_signs_of_life_in_real_time(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

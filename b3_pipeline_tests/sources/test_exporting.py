@@ -146,6 +146,46 @@ def test_a_crash_while_pruning_leaves_no_gap_and_the_next_one_finishes(
     assert archive.first("gamma") == 9
 
 
+def payloads(archive: Archive) -> set[Path]:
+    return set((archive.folder / "gamma/payloads").glob("*/*.gz"))
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_the_payload_of_an_append_that_crashed_is_not_pruned_but_the_append_finished(
+    archive: Archive, tmp_path: Path
+) -> None:
+    def dies(step: str) -> None:
+        if step == "draft safe":
+            raise Killed
+
+    export(archive, tmp_path / "export", NOW)
+    with pytest.raises(Killed):
+        Archive(archive.folder, dies).append("gamma", b"only copy", name="gamma.json", at=NOW)
+    prune(archive, "gamma", date(2025, 10, 1), everything)
+    assert contents(archive)[-1] == b"only copy"
+    assert list(verify(archive, "gamma")) == []
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{")])
+@pytest.mark.parametrize("seq", [2, 6])
+def test_nothing_is_pruned_while_an_entry_is_missing_or_cannot_be_read(
+    archive: Archive, tmp_path: Path, seq: int, damage: Callable[[Path], None]
+) -> None:
+    export(archive, tmp_path / "export", NOW)
+    archive.append("gamma", b"of no export", name="gamma.json", at=NOW)
+    entry = archive.entry("gamma", seq)
+    assert entry is not None
+    damage(archive.entry_path(entry))
+    before = payloads(archive)
+    with pytest.raises(ArchiveDamaged, match="entry"):
+        prune(archive, "gamma", date(2025, 10, 1), everything)
+    assert payloads(archive) == before
+    assert archive.first("gamma") == 1
+
+
 def test_nothing_damaged_passes_for_an_export(archive: Archive, tmp_path: Path) -> None:
     entry = archive.entry("gamma", 3)
     assert entry is not None

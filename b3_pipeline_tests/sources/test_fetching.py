@@ -119,11 +119,13 @@ def test_what_has_not_changed_is_not_sent_again(httpserver: HTTPServer, get: Cal
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_what_is_not_there_is_not_yet_there(
+def test_what_is_not_there_is_not_yet_there_at_a_dated_address_and_has_moved_from_any_other(
     httpserver: HTTPServer, get: Callable[..., fetching.Answer], status: int
 ) -> None:
     httpserver.expect_request("/").respond_with_data(b"no", status=status)
     with pytest.raises(NotYet, match=f"is not there \\({status}\\)"):
+        get(httpserver.url_for("/"), dated=True)
+    with pytest.raises(Unreachable, match=f"is not there \\({status}\\)"):
         get(httpserver.url_for("/"))
 
 

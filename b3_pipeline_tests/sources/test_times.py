@@ -42,6 +42,14 @@ def test_a_day_that_is_behind_does_not_keep_todays_from_being_asked() -> None:
     assert after(EVENING, "2025-10-14T19:40", have=date(2025, 10, 13)) == "2025-10-14 19:45"
 
 
+def test_the_session_before_is_asked_for_until_it_is_there() -> None:
+    late = Times(time(8), time(17), timedelta(hours=1), once=True, back=1)
+    assert (
+        after(late, "2025-10-13T07:00", have=date(2025, 10, 9)) == "2025-10-13 08:00"
+    )  # a Monday: Friday's is missing
+    assert after(late, "2025-10-13T07:00", have=date(2025, 10, 10)) == "2025-10-14 08:00"
+
+
 @given(MOMENTS)
 def test_the_next_time_is_later_and_within_the_hours_of_a_session(now: datetime) -> None:
     moment = GRID.next(now)
