@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from b3_pipeline.definitions import build_defs
@@ -43,5 +44,6 @@ def test_the_job_fails_then_and_has_done_its_work(home: Path, monkeypatch: pytes
     reports = [SweepReport(TODAY, failed=["vol_surface 2025-10-10, source: 503"]), SweepReport(TODAY)]
     monkeypatch.setattr(sweep, "sweep", lambda *_given, **_more: reports.pop(0))
     job = build_defs({"store": Store()}).resolve_job_def("gaps")
-    assert not job.execute_in_process(raise_on_error=False).success
-    assert job.execute_in_process(raise_on_error=False).success
+    with dg.DagsterInstance.ephemeral() as instance:
+        ends = [job.execute_in_process(raise_on_error=False, instance=instance).success for _ in range(2)]
+    assert ends == [False, True]
