@@ -8,7 +8,6 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from b3_pipeline.definitions import build_defs
 from b3_pipeline.defs import sweep
 from b3_pipeline.defs.resources import Store
 from b3_pipeline.defs.sweep import why_again
@@ -43,7 +42,7 @@ def test_a_sweep_is_made_again_when_that_may_still_help(report: SweepReport, why
 def test_the_job_fails_then_and_has_done_its_work(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reports = [SweepReport(TODAY, failed=["vol_surface 2025-10-10, source: 503"]), SweepReport(TODAY)]
     monkeypatch.setattr(sweep, "sweep", lambda *_given, **_more: reports.pop(0))
-    job = build_defs({"store": Store()}).resolve_job_def("gaps")
     with dg.DagsterInstance.ephemeral() as instance:
-        ends = [job.execute_in_process(raise_on_error=False, instance=instance).success for _ in range(2)]
+        given = {"instance": instance, "resources": {"store": Store()}, "raise_on_error": False}
+        ends = [sweep.gaps.execute_in_process(**given).success for _ in range(2)]
     assert ends == [False, True]
