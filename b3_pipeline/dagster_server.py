@@ -28,6 +28,8 @@ SOCKET = "code.sock"
 _CODE_THREADS = 32
 _LOCATION = "b3_pipeline"
 POSTGRES_URL = "B3_DAGSTER_POSTGRES_URL"
+#: Set for the process whose Dagster instance lives as long as itself; see `defs.storage`.
+KEEPS_CONNECTIONS = "B3_DAGSTER_KEEPS_CONNECTIONS"
 COMPUTE_LOGS, COMPUTE_LOG_DAYS = "logs", 30
 #: Writers that QuestDB is given at once, so that it still answers queries; every asset of the pool `questdb` counts.
 QUESTDB_WRITERS = 2
@@ -96,7 +98,13 @@ def environment(settings: Settings, postgres_dsn: str) -> dict[str, str]:
 def instance_config(home: Path) -> str:
     """The text of `dagster.yaml` (as JSON, which is YAML): where all is kept, for how long, and how much runs at once."""
     config = {
-        "storage": {"postgres": {"postgres_url": {"env": POSTGRES_URL}}},
+        "storage": {
+            "custom": {
+                "module": "b3_pipeline.defs.storage",
+                "class": "Storage",
+                "config": {"postgres_url": {"env": POSTGRES_URL}},
+            }
+        },
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},
         **_DAEMON,
@@ -157,8 +165,14 @@ def programs(settings: Settings, env: Mapping[str, str], definitions: Path | Non
         WEBSERVER: [WEBSERVER, "-h", HOST, "-p", port, "-w", workspace, *quiet],
         DAEMON: [DAEMON, "run", "-w", workspace, *quiet],
     }
+    more = {DAEMON: {KEEPS_CONNECTIONS: "1"}}
     return [
-        Program(name, [sys.executable, str(beside_us / argv[0]), *argv[1:]], PROJECT, {**os.environ, **env})
+        Program(
+            name,
+            [sys.executable, str(beside_us / argv[0]), *argv[1:]],
+            PROJECT,
+            {**os.environ, **env, **more.get(name, {})},
+        )
         for name, argv in commands.items()
     ]
 

@@ -12,6 +12,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ CAPTURES = TABLES["b3_captures"]
 DOCUMENT_KINDS = tuple(kind for kind in MARKET_KINDS if CAPTURES.name in kind.tables)
 #: Documents fetched at once: most have some 2 KB, none more than 8 MB.
 _AT_ONCE = 500
+_SMALL = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,18 @@ def keys(payload: Payload) -> set[tuple[str, datetime]]:
 
 
 def parsed(kind: Kind, data: bytes, table: Table) -> list[Chunk]:
-    """What a document's bytes hold for a table. Raises FileRejected."""
+    """What a document's bytes hold for a table. Raises FileRejected.
+
+    Those of small documents are remembered: each tick proves the last sessions again, and their bytes are as they were.
+    """
+    if len(data) <= _SMALL:
+        return list(_remembered(kind, data, table.name))
     return list(kind.parse(io.BytesIO(data), table).chunks)
+
+
+@lru_cache(maxsize=4_000)
+def _remembered(kind: Kind, data: bytes, table: str) -> tuple[Chunk, ...]:
+    return tuple(kind.parse(io.BytesIO(data), TABLES[table]).chunks)
 
 
 def _utf8(text: str) -> bytes:

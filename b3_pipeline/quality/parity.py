@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import psutil
@@ -22,8 +22,8 @@ from b3_pipeline.loading.buckets import TimeBuckets
 from b3_pipeline.loading.compare import Standing, any_of, differing, key_ids, unify
 from b3_pipeline.loading.payloads import Payload
 from b3_pipeline.loading.replay import PREFIX
-from b3_pipeline.parsing.records import LINE, FileRejected, empty_records
-from b3_pipeline.quality.documents import CAPTURES
+from b3_pipeline.parsing.records import LINE, Chunk, FileRejected, empty_records
+from b3_pipeline.quality.documents import CAPTURES, DOCUMENT_KINDS, parsed
 from b3_pipeline.quality.finding import SHOWN, Context, located
 from b3_pipeline.quality.sources import Sources
 from b3_pipeline.quality.stored import during, of_feed, partition_of, stretches
@@ -185,12 +185,17 @@ class _Judge:
 
     def _parsed(self, payload: Payload, place: int) -> Iterator[pa.Table]:
         with payload.open(self.context.progress) as stream:
-            for chunk in payload.kind.parse(stream, self.table).chunks:
+            for chunk in self._chunks(payload, stream):
                 self.result.rejected += len(chunk.rejects)
                 yield _with_source(chunk.records, place)
             while stream.read(1 << 20):  # to the end, where the stream proves that it was the payload
                 pass
         self.result.read.append((payload.name, payload.sha256))
+
+    def _chunks(self, payload: Payload, stream: BinaryIO) -> Iterable[Chunk]:
+        if payload.kind in DOCUMENT_KINDS:
+            return parsed(payload.kind, stream.read(), self.table)
+        return payload.kind.parse(stream, self.table).chunks
 
     def standing(self, pieces: Iterator[pa.Table]) -> pa.Table:
         """Of each key the record that stands: in a source the first, of several sources the last one's."""

@@ -199,7 +199,7 @@ def test_the_dagster_instance_is_postgres_without_telemetry(tmp_path: Path) -> N
     assert config["telemetry"] == {"enabled": False}
     assert config["sensors"]["use_threads"] is True
     assert "hidden" not in text
-    assert env[config["storage"]["postgres"]["postgres_url"]["env"]] == storage_url(
+    assert env[config["storage"]["custom"]["config"]["postgres_url"]["env"]] == storage_url(
         "postgres://b3:hidden@/b3?host=%2Frun%2Fpg"
     )
     assert env["B3_LEGACY_DIR"] == str(tmp_path)

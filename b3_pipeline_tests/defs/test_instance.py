@@ -14,8 +14,9 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.instance.config import PoolGranularity
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.scheduler.instigation import TickStatus
+from dagster_postgres import PostgresEventLogStorage
 
-from b3_pipeline.dagster_server import COMPUTE_LOGS, drop_old_compute_logs, environment
+from b3_pipeline.dagster_server import COMPUTE_LOGS, KEEPS_CONNECTIONS, drop_old_compute_logs, environment
 from b3_pipeline.defs.zombies import WatchfulRunLauncher
 from b3_pipeline.settings import Settings
 
@@ -79,9 +80,27 @@ def test_backfills_leave_room_for_other_runs_and_queries(instance: dg.DagsterIns
 
 
 def test_storage_is_the_home_s_postgres_and_nothing_is_told_to_others(instance: dg.DagsterInstance) -> None:
-    assert type(instance.event_log_storage).__module__.startswith("dagster_postgres")
+    assert isinstance(instance.event_log_storage, PostgresEventLogStorage)
     assert not instance.telemetry_enabled
     assert not instance.nux_enabled
+
+
+def test_only_the_process_that_has_one_instance_for_its_life_keeps_connections(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def servers_ends(asked: dg.DagsterInstance) -> set[int]:
+        storage = asked.event_log_storage
+        assert isinstance(storage, PostgresEventLogStorage)
+        ends = set()
+        for _ in range(3):
+            with storage.index_connection() as connection:
+                ends.add(connection.exec_driver_sql("select pg_backend_pid()").scalar_one())
+        return ends
+
+    assert len(servers_ends(instance)) == 3
+    monkeypatch.setenv(KEEPS_CONNECTIONS, "1")
+    with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as kept:
+        assert len(servers_ends(kept)) == 1
 
 
 def test_what_runs_printed_long_ago_is_dropped(tmp_path: Path) -> None:
