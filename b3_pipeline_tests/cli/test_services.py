@@ -144,7 +144,7 @@ def test_ctrl_c_and_down_stop_everything_also_while_it_starts(
         assert second.returncode == 1
         assert f"(pid {up.pid})" in second.stderr
         down = run(environment, "down", "--json")
-        assert set(answer(down)["stopped"]) == set(NAMES[:5]), "ours begin when Dagster is there"
+        assert set(answer(down)["stopped"]) >= set(NAMES[:5]), "ours begin when Dagster is there, which may be by then"
         assert "All stopped" in said(up)
     assert up.returncode == 0
     assert processes_of(bare_home) == []
