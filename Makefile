@@ -1,4 +1,4 @@
-# make deps | up | test | faults | lint | bench
+# make deps | up | test | faults | lint | bench | pictures
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ ONLY ?=
 SIZES ?=
 FAULTS ?= 120
 
-.PHONY: deps up test faults lint bench lock clean
+.PHONY: deps up test faults lint bench pictures lock clean
 
 deps: $(VENV)/.installed
 
@@ -36,6 +36,10 @@ lint: deps
 
 bench: deps
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SIZES),--sizes $(SIZES))
+
+# Of what a `b3 up` of this home shows, for the documents.
+pictures: deps
+	$(BIN)/python -m bench.pictures
 
 lock:
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url --no-strip-extras \

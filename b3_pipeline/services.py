@@ -36,7 +36,10 @@ NAMES = (
     dagster_server.DAEMON,
     residents.COLLECTOR,
     residents.MONITOR,
+    residents.API,
+    residents.LEGACY,
 )
+_SERVING = (residents.API, residents.LEGACY)
 DAGSTER_START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 60
 
@@ -58,7 +61,7 @@ def engines(settings: Settings, report: Report = SILENT) -> Iterator[Engines]:
     """
     _require_sound(settings)
     if settings.questdb_url and settings.postgres_dsn:
-        yield _known(settings)
+        yield known_engines(settings)
         return
     with ExitStack() as stack:
         held, holder = None, None
@@ -72,10 +75,10 @@ def engines(settings: Settings, report: Report = SILENT) -> Iterator[Engines]:
             _make_ready(settings, report)
             yield stack.enter_context(_embedded(settings, report, held))[0]
         else:
-            yield _known(settings, holder)
+            yield known_engines(settings, holder)
 
 
-def _known(settings: Settings, holder: Holder | None = None) -> Engines:
+def known_engines(settings: Settings, holder: Holder | None = None) -> Engines:
     """Where the databases are: by URL, or embedded in this home (by its holder, whose ports may be others than ours)."""
     url, dsn = settings.questdb_url, settings.postgres_dsn
     return Engines(
@@ -113,7 +116,7 @@ def _embedded(settings: Settings, report: Report, held: Hold) -> Iterator[tuple[
             for server in servers:
                 server.wait()
             held.reached(State.ENGINES)
-            yield _known(settings), servers
+            yield known_engines(settings), servers
         finally:
             held.reached(State.STOPPING)
             supervision.stop(servers)
@@ -139,7 +142,7 @@ def _databases(settings: Settings, report: Report, client: httpx2.Client) -> lis
 
 def _dagster(settings: Settings, definitions: Path | None, client: httpx2.Client) -> list[Server]:
     """Dagster's code server, web server and daemon, not started yet."""
-    env = dagster_server.environment(settings, _known(settings).postgres_dsn)
+    env = dagster_server.environment(settings, known_engines(settings).postgres_dsn)
     dagster_server.drop_old_compute_logs(settings.folder("dagster"), settings.clock())
     port = settings.ports.dagster
 
@@ -159,11 +162,14 @@ def _dagster(settings: Settings, definitions: Path | None, client: httpx2.Client
     ]
 
 
-def _residents(settings: Settings) -> list[Server]:
-    """The collector and the monitor, not started yet."""
+def _residents(settings: Settings, client: httpx2.Client) -> list[Server]:
+    """The collector, the monitor and the API, not started yet."""
 
     def gives_signs(child: Child) -> bool:
-        return residents.alive(settings.home, child.program.name, since=child.record.create_time)
+        name = child.program.name
+        if name in _SERVING:
+            return residents.answers(client, settings, settings.ports, name)
+        return residents.alive(settings.home, name, since=child.record.create_time)
 
     return [
         Server(program.name, partial(Child, program, settings.home), gives_signs, residents.START_TIMEOUT_S, 0.2)
@@ -210,21 +216,23 @@ class Services:
 
 @contextmanager
 def all_services(settings: Settings, report: Report, held: Hold, definitions: Path | None = None) -> Iterator[Services]:
-    """Databases, Dagster, collector and monitor for the length of the block; then all are stopped.
+    """Databases, Dagster, collector, monitor and API for the length of the block; then all are stopped.
 
     The databases are healthy at once; Dagster is after `wait_healthy`; ours run from `collect` on. `definitions` is a
     Python file with others than the project's.
     """
     _require_sound(settings)
     _make_ready(settings, report)
-    require_free({"Dagster": settings.ports.dagster, "Metrics": settings.ports.metrics})
+    legacy = {"legacy routes": settings.legacy_port} if settings.legacy_port else {}
+    ports = settings.ports
+    require_free({"page and API": ports.page, "Dagster": ports.dagster, "Metrics": ports.metrics, **legacy})
     with httpx2.Client(trust_env=False, timeout=15) as client, ExitStack() as stack:
         code, *askers = dagster = _dagster(settings, definitions, client)
         stack.callback(supervision.stop, [code])
         code.start()  # beside the databases, for it takes as long as they do
         engines, databases = stack.enter_context(_embedded(settings, report, held))
         report("QuestDB and PostgreSQL are up.")
-        ours = _residents(settings)
+        ours = _residents(settings, client)
         try:
             code.wait()
             for server in askers:
@@ -238,7 +246,10 @@ def all_services(settings: Settings, report: Report, held: Hold, definitions: Pa
 def restarts(settings: Settings) -> dict[str, int]:
     """How often each service of the running `b3 up` was started again after a crash."""
     holder = Holder.of(settings.home)
-    return {name: holder.restarts.get(name, 0) for name in NAMES} if holder else {}
+    if holder is None:
+        return {}
+    absent = set(_SERVING) - set(residents.names(settings))
+    return {name: holder.restarts.get(name, 0) for name in NAMES if name not in absent}
 
 
 def states(settings: Settings) -> dict[str, bool]:
@@ -260,6 +271,11 @@ def states(settings: Settings) -> dict[str, bool]:
                 name: _runs(settings, name) and residents.alive(settings.home, name)
                 for name in (residents.COLLECTOR, residents.MONITOR)
             },
+            **{
+                name: _runs(settings, name) and residents.answers(client, settings, ports, name)
+                for name in residents.names(settings)
+                if name in _SERVING
+            },
         }
 
 
@@ -267,8 +283,8 @@ def running(settings: Settings) -> Engines | None:
     """The databases that this process may use without starting any; None when there are none."""
     holder = Holder.of(settings.home)
     if settings.questdb_url and settings.postgres_dsn:
-        return _known(settings)
-    return _known(settings, holder) if holder and holder.open_to_us else None
+        return known_engines(settings)
+    return known_engines(settings, holder) if holder and holder.open_to_us else None
 
 
 def stop_holder(settings: Settings) -> list[str]:
@@ -297,7 +313,7 @@ def _runs(settings: Settings, name: str) -> bool:
 
 def _own_questdb(settings: Settings) -> bool:
     try:
-        with QuestDB(_known(settings).questdb) as db:
+        with QuestDB(known_engines(settings).questdb) as db:
             return bool(db.query("select 1"))
     except B3Error:
         return False
@@ -305,7 +321,7 @@ def _own_questdb(settings: Settings) -> bool:
 
 def _connects(settings: Settings) -> bool:
     try:
-        with psycopg.connect(_known(settings).postgres_dsn, connect_timeout=3):
+        with psycopg.connect(known_engines(settings).postgres_dsn, connect_timeout=3):
             return True
     except psycopg.Error:
         return False

@@ -131,6 +131,21 @@ class Settings(BaseSettings):
     gamma_user: str | None = Field(default=None, description="Who asks for gamma levels; without: a bearer token")
     gamma_secret: SecretStr | None = Field(default=None, description="Password or bearer token for gamma levels")
     legacy_url: str | None = Field(default=None, description="The legacy server, where there is one: http://host:8082")
+    legacy_port: int | None = Field(
+        default=None, ge=1024, le=65_535, description="The legacy routes answer here, too (8082 by habit); none: off"
+    )
+    api_key: SecretStr | None = Field(
+        default=None, min_length=16, description="Whoever changes something shows it; none: secrets/api_key in the home"
+    )
+    api_read_key: SecretStr | None = Field(
+        default=None, min_length=16, description="When set, whoever reads /api/v1 shows it, or the other one"
+    )
+    api_rate: int = Field(
+        default=100, ge=1, le=100_000, description="Questions a second that one address may put to the database"
+    )
+    payload_ignore: Annotated[list[str], NoDecode] = Field(
+        default=[], description="Named rules for differences of payloads that do not count, with commas between"
+    )
     http_user_agent: str = Field(
         default="Mozilla/5.0 (compatible; b3-pipeline)", description="What the sources are told that asks them"
     )
@@ -145,7 +160,7 @@ class Settings(BaseSettings):
     http_max_mb: int = Field(default=8, ge=1, le=8, description="A larger answer is refused; a parser takes no more")
     now: AwareDatetime | None = Field(default=None, description="Pretend that it is this moment (ISO 8601, with zone)")
 
-    @field_validator("alert_email_to", "sources_off", mode="before")
+    @field_validator("alert_email_to", "sources_off", "payload_ignore", mode="before")
     @classmethod
     def _listed(cls, given: object) -> object:
         return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given

@@ -54,6 +54,7 @@ def test_a_block_has_servers_of_its_own_and_leaves_none(settings: Settings) -> N
             "dagster-daemon": False,
             "collector": False,
             "monitor": False,
+            "api": False,
         }
         with QuestDB(outer.questdb) as db:
             db.execute("create table kept (ts timestamp)")

@@ -239,6 +239,8 @@ def _show_addresses(settings: Settings, holder: Holder, as_json: bool) -> None:
 
     ports, secrets = Ports(holder.port_base), settings.home / "secrets"
     rows = [
+        ("The desk's page", f"http://127.0.0.1:{ports.page}", ""),
+        ("API", f"http://127.0.0.1:{ports.page}/docs", ""),
         ("Dagster", f"http://127.0.0.1:{ports.dagster}", ""),
         ("Prometheus metrics", f"http://127.0.0.1:{ports.metrics}/metrics", ""),
     ]

@@ -64,6 +64,11 @@ TABLE_AGE = _asked("b3_table_age_seconds", "Age of a table's newest row", "table
 TABLE_FRESH = _asked("b3_table_fresh", "1 when a table has what was due by now", "table")
 WAL_SUSPENDED = _asked("b3_wal_suspended", "1 when QuestDB accepts rows of a table and hides them", "table")
 
+# The API
+REQUESTS = Instrument("b3_api_requests_total", "Requests answered", ("route", "method", "status"))
+REQUEST_SECONDS = Instrument("b3_api_request_seconds_total", "Time of answering them", ("route", "method"))
+PAYLOADS = Instrument("b3_payload_comparisons_total", "Comparisons of legacy answers with ours", ("outcome",))
+
 # Checks
 CHECK_RESULTS = Instrument("b3_check_results_total", "Evaluations", ("table", "check", "severity", "passed"))
 CHECK_PASSED = Instrument("b3_check_passed", "1 when the last evaluation passed", ("table", "check"), "gauge")
@@ -206,6 +211,24 @@ def ticked(sensor: str, outcome: str, seconds: float) -> None:
     """A sensor had its turn, with one of `TICK_OUTCOMES`."""
     _count(TICKS, TICK_OUTCOMES, outcome, sensor)
     _instruments[TICK_SECONDS.name].labels(sensor).observe(seconds)
+
+
+@_harmless
+def requested(route: str, method: str, status: int, times: int = 1) -> None:
+    """Requests were answered, by the pattern of their route."""
+    _instruments[REQUESTS.name].labels(route, method, str(status)).inc(times)
+
+
+@_harmless
+def answered(route: str, method: str, seconds: float) -> None:
+    """Answering took so long in all."""
+    _instruments[REQUEST_SECONDS.name].labels(route, method).inc(seconds)
+
+
+@_harmless
+def payload_compared(outcome: str, times: int = 1) -> None:
+    """Answers of both sides were compared, with one of the outcomes of `api.switch.Counts`."""
+    _instruments[PAYLOADS.name].labels(outcome).inc(times)
 
 
 @_harmless

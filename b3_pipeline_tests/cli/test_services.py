@@ -29,7 +29,16 @@ from b3_pipeline_tests.waiting import processes_of, until
 
 pytestmark = pytest.mark.xdist_group("up")
 
-NAMES = ("questdb", "postgres", "dagster-code-server", "dagster-webserver", "dagster-daemon", "collector", "monitor")
+NAMES = (
+    "questdb",
+    "postgres",
+    "dagster-code-server",
+    "dagster-webserver",
+    "dagster-daemon",
+    "collector",
+    "monitor",
+    "api",
+)
 TINY = """
 import dagster as dg
 
@@ -118,7 +127,7 @@ def test_up_is_shared_says_when_it_is_up_already_and_leaves_no_process_when_kill
         told = "".join(file.read_text("latin-1") for file in (bare_home / "logs").iterdir())
         told += first.stdout + first.stderr
         told += "".join(" ".join(process.cmdline()) for process in processes_of(bare_home))
-        assert len(secrets) == 3
+        assert len(secrets) == 4
         assert not any(secret in told for secret in secrets)
         assert len(processes_of(bare_home)) >= 7
     finally:

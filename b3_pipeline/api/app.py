@@ -1,0 +1,94 @@
+"""The service put together: which routes there are, and what lies around all of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from b3_pipeline.api import metrics, reference
+from b3_pipeline.api import service as of_home
+from b3_pipeline.api.around import Around
+from b3_pipeline.api.keys import Guarded
+from b3_pipeline.api.legacy import LegacyFront
+from b3_pipeline.api.page import routes as page_routes
+from b3_pipeline.api.service import Service
+from b3_pipeline.api.store import StoreAway
+from b3_pipeline.api.switch import legacy_contract
+from b3_pipeline.api.v1 import errors, overview
+from b3_pipeline.api.v1 import routes as v1
+from b3_pipeline.api.v1.front import OverviewFront
+from b3_pipeline.settings import Settings
+
+Opened = Callable[[], AbstractAsyncContextManager[Service]]
+DESCRIPTION = (
+    "The Brazilian market data of one trading desk: settlements, indicators, volatility surface, gamma levels and the "
+    "dollar index, as they were known when. Times are UTC, prices in the exchange's own units, rates in percent a year."
+)
+#: A document of some kilobytes becomes a tenth of itself; anything shorter is sent as it is.
+_COMPRESSED_FROM = 1_000
+
+
+def create_app(opened: Opened | None = None, settings: Settings | None = None) -> FastAPI:
+    """The application. `opened` gives the service for the application's life; by default that of the settings' home."""
+    given = settings or Settings()
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        async with (
+            (opened or partial(of_home.service, given))() as service,
+            legacy_contract(service, service.settings.payload_ignore) as legacy,
+            metrics.counting(service.settings, legacy.switch) as tell,
+        ):
+            app.state.service, app.state.legacy, app.state.tell = service, legacy, tell
+            with suppress(
+                StoreAway
+            ):  # else the first who asks waits for what is worked out once, the calendar above all
+                await overview.answered(service)
+            yield
+
+    app = FastAPI(
+        title="b3_pipeline",
+        version=version("b3-pipeline"),
+        description=DESCRIPTION,
+        lifespan=life,
+        docs_url=None,  # its page takes its script from elsewhere; ours is at the same address
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+    )
+    errors.install(app)
+    app.include_router(v1.router)
+    app.include_router(page_routes.router)
+    app.include_router(metrics.router)
+    app.include_router(reference.router)
+    page_routes.mount(app)
+    return app
+
+
+def everything() -> ASGIApp:
+    """What the page's port serves: legacy routes, the current contract, the page."""
+    settings = Settings()
+    app = create_app(settings=settings)
+    packed = GZipMiddleware(app, minimum_size=_COMPRESSED_FROM, compresslevel=5)
+    guarded = Guarded(OverviewFront(packed, lambda: app.state.service), settings)
+    return Around(LegacyFront(_WithState(guarded, app)), metrics.counted)
+
+
+def legacy_only() -> ASGIApp:
+    """What the legacy port serves: the three legacy routes, and nothing else."""
+    return Around(LegacyFront(create_app(), alone=True), metrics.counted)
+
+
+class _WithState:
+    """A layer around an application that still shows the application's state."""
+
+    def __init__(self, layer: ASGIApp, app: FastAPI) -> None:
+        self._layer, self.state = layer, app.state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._layer(scope, receive, send)

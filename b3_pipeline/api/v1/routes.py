@@ -1,0 +1,414 @@
+"""The routes of `/api/v1`. Each reads its parameters, asks through the shared answers, and says how old the answer is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from importlib.metadata import version
+from typing import Any
+
+import psycopg
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from b3_pipeline.api.paging import Listing, Position, to_cursor
+from b3_pipeline.api.problems import Problem
+from b3_pipeline.api.service import Service
+from b3_pipeline.api.store import StoreAway
+from b3_pipeline.api.v1 import answers, filters, listing, models, overview
+from b3_pipeline.api.v1.errors import RETRY_AFTER_S, problems
+from b3_pipeline.api.v1.figures import aware
+from b3_pipeline.api.v1.filters import Filters, Newest, Paged, parameters, read
+from b3_pipeline.errors import B3Error
+from b3_pipeline.postgres import comparisons, flags
+from b3_pipeline.tables import MARKET_TABLES, Table
+
+router = APIRouter(prefix="/api/v1")
+_VERSION = version("b3-pipeline")
+_PARITY = "parity_"
+
+
+def _service(request: Request) -> Service:
+    return request.app.state.service
+
+
+def _documented(model: type[Filters], *statuses: int) -> dict[str, Any]:
+    """What OpenAPI says of a route's parameters and errors."""
+    return {"openapi_extra": {"parameters": parameters(model)}, "responses": problems(400, *statuses)}
+
+
+async def _shared(request: Request, question: Hashable, ask: Callable[[], Awaitable[BaseModel]]) -> Response:
+    """The document of a question as bytes, shared with all who ask the same at once. Raises StoreAway, Problem."""
+
+    async def made() -> tuple[bytes, str]:
+        body = (await ask()).model_dump_json().encode()
+        return body, answers.tag_of(body)
+
+    answer = await _service(request).shared.get(("v1", question), made)
+    body, tag = answer.value
+    return answers.answer(body, tag, request.headers.get("if-none-match"), answers.aged(answer))
+
+
+async def _listed(
+    request: Request,
+    given: Paged,
+    result: type[BaseModel],
+    ask: Callable[[], Awaitable[tuple[list[Any], Position | None]]],
+) -> Response:
+    async def made() -> BaseModel:
+        items, last = await ask()
+        return result(items=items, next_cursor=to_cursor(last, given.question()) if last else None)
+
+    return await _shared(request, (given.question(), given.limit, given.cursor), made)
+
+
+async def _table(
+    request: Request,
+    model: type[Paged],
+    result: type[BaseModel],
+    listed: Listing,
+    document: Callable[[Any], Any],
+) -> Response:
+    given = read(model, request)
+    store = _service(request).store
+    return await _listed(request, given, result, lambda: listing.table_page(store, listed, given, document))
+
+
+@router.get(
+    "/overview",
+    summary="Everything that the page needs, in one answer",
+    description="KPIs, DI curve, settlements, surface, gamma levels, dollar index, datasets and phase. Prices in the "
+    "exchange's units, rates in % a year. `ETag` covers all but `at` and the ages: two answers with one tag differ in "
+    "these alone, which whoever holds one can count on; so `If-None-Match` gives 304 until data changes.",
+    response_model=models.Overview,
+    responses={304: {"description": "Nothing has changed since"}, **problems(400, 503)},
+    tags=["page"],
+)
+async def get_overview(request: Request) -> Response:
+    if request.scope["query_string"]:
+        read(Filters, request)
+    headers = request.headers
+    return await overview.response(_service(request), headers.get("if-none-match"), headers.get("accept-encoding", ""))
+
+
+@router.get(
+    "/snapshots",
+    summary="Prices of the front contracts, capture by capture",
+    description="Newest first. DI1 in PU, DDI in points, DOL in BRL/1000 USD.",
+    response_model=models.Snapshots,
+    tags=["market data"],
+    **_documented(filters.SnapshotFilters, 503),
+)
+async def get_snapshots(request: Request) -> Response:
+    return await _table(request, filters.SnapshotFilters, models.Snapshots, listing.SNAPSHOTS, listing.snapshot)
+
+
+@router.get(
+    "/indicators",
+    summary="Financial indicators, capture by capture",
+    description="Newest first, under the capture's own labels. Rates in % a year, dollar in BRL/USD.",
+    response_model=models.Indicators,
+    tags=["market data"],
+    **_documented(filters.IndicatorFilters, 503),
+)
+async def get_indicators(request: Request) -> Response:
+    return await _table(request, filters.IndicatorFilters, models.Indicators, listing.INDICATORS, listing.indicator)
+
+
+@router.get(
+    "/indicators/daily",
+    summary="Financial indicators, session by session",
+    description="Newest first. Rates in % a year, dollar in BRL/USD.",
+    response_model=models.DailyIndicators,
+    tags=["market data"],
+    **_documented(filters.DailyIndicatorFilters, 503),
+)
+async def get_daily_indicators(request: Request) -> Response:
+    model = filters.DailyIndicatorFilters
+    return await _table(request, model, models.DailyIndicators, listing.DAILY, listing.daily_indicator)
+
+
+@router.get(
+    "/vol-surface",
+    summary="Implied volatility of dollar options, tenor by tenor",
+    description="Newest surface first, in each the tenors by date, deltas ascending as numbers. % a year, base 252. "
+    "`limit` counts tenors; a tenor always comes with all its deltas.",
+    response_model=models.Smiles,
+    tags=["market data"],
+    **_documented(filters.SurfaceFilters, 503),
+)
+async def get_vol_surface(request: Request) -> Response:
+    given = read(filters.SurfaceFilters, request)
+    store = _service(request).store
+    return await _listed(request, given, models.Smiles, lambda: listing.surface_page(store, given))
+
+
+@router.get(
+    "/gamma-levels",
+    summary="Gamma walls and flip of the S&P 500 future and the VIX",
+    description="Newest first. Index points.",
+    response_model=models.GammaLevels,
+    tags=["market data"],
+    **_documented(filters.GammaFilters, 503),
+)
+async def get_gamma_levels(request: Request) -> Response:
+    from b3_pipeline.api.v1.figures import gamma_level
+
+    return await _table(request, filters.GammaFilters, models.GammaLevels, listing.GAMMA, gamma_level)
+
+
+@router.get(
+    "/adjustments",
+    summary="Settlement prices (ajustes) of futures",
+    description="Newest first. DI1 in PU, DOL and WDO in BRL/1000 USD, all others in points; rates in % a year, base 252.",
+    response_model=models.Adjustments,
+    tags=["market data"],
+    **_documented(filters.AdjustmentFilters, 503),
+)
+async def get_adjustments(request: Request) -> Response:
+    model = filters.AdjustmentFilters
+    return await _table(request, model, models.Adjustments, listing.ADJUSTMENTS, listing.adjustment)
+
+
+@router.get(
+    "/dxy",
+    summary="The dollar index at fixed local times",
+    description="Newest first. Change against the previous close in %, not a level.",
+    response_model=models.DxyTicks,
+    tags=["market data"],
+    **_documented(filters.DxyFilters, 503),
+)
+async def get_dxy(request: Request) -> Response:
+    return await _table(request, filters.DxyFilters, models.DxyTicks, listing.DXY, listing.dxy_tick)
+
+
+@router.get(
+    "/loads",
+    summary="What was loaded: one item for each payload into each table",
+    description="Newest first. candidates = loaded + rejected + duplicate + absent.",
+    response_model=models.Loads,
+    tags=["operation"],
+    **_documented(filters.LoadFilters, 503),
+)
+async def get_loads(request: Request) -> Response:
+    return await _table(request, filters.LoadFilters, models.Loads, listing.LOADS, listing.load)
+
+
+@router.get(
+    "/signals",
+    summary="Trading signals that nobody has deleted",
+    description="Newest first. Prices in BRL.",
+    response_model=models.Signals,
+    tags=["signals"],
+    **_documented(filters.SignalFilters, 503),
+)
+async def get_signals(request: Request) -> Response:
+    return await _table(request, filters.SignalFilters, models.Signals, listing.SIGNALS_ACTIVE, listing.signal)
+
+
+@router.get(
+    "/freshness",
+    summary="How old each market table is, and when more is due",
+    description="Ages in seconds, moments in UTC; the checks are those of Dagster, as they ended the last time.",
+    response_model=models.Freshness,
+    responses=problems(400, 503),
+    tags=["operation"],
+)
+async def get_freshness(request: Request) -> Response:
+    read(Filters, request)
+    service = _service(request)
+    return await _shared(request, "freshness", lambda: _freshness(service))
+
+
+async def _freshness(service: Service) -> models.Freshness:
+    board, now = overview.board(service), service.now()
+    beside = await board.beside()
+    counts = await board.feeds(await board.stamps(now), now)
+
+    def of_table(table: Table) -> models.TableFreshness:
+        feeds = {name: (feed.rows, feed.newest) for name, feed in counts[table.name].items()}
+        found = beside.freshness(table, feeds, now)
+        return models.TableFreshness(
+            **board.dataset_fields(table, found, counts[table.name], beside),
+            feeds=[
+                models.FeedFreshness(
+                    feed=one.feed,
+                    newest=one.newest and aware(one.newest),
+                    expected=aware(one.expected),
+                    due=aware(one.due),
+                    fresh=one.fresh,
+                )
+                for one in found.feeds
+            ],
+        )
+
+    return models.Freshness(at=now, tables=[of_table(table) for table in MARKET_TABLES])
+
+
+@router.get(
+    "/parity",
+    summary="Whether ours equals theirs: payloads, captures, tables",
+    description="The payloads of the legacy contract that differed, the comparisons of legacy and composed captures, and "
+    "how the tables' parity checks ended the last time; each list newest first.",
+    response_model=models.Parity,
+    tags=["cutover"],
+    **_documented(Newest, 503),
+)
+async def get_parity(request: Request) -> Response:
+    given = read(Newest, request)
+    service = _service(request)
+    return await _shared(request, ("parity", given.limit), lambda: _parity(service, given.limit))
+
+
+async def _parity(service: Service, limit: int) -> models.Parity:
+    board = overview.board(service)
+    beside = await board.beside()
+    captures, payloads, mismatches = await asyncio.gather(
+        _of_postgres(service, lambda dsn: comparisons.latest(dsn, limit)),
+        _payload_mismatches(service, limit),
+        board.mismatches(),
+    )
+    return models.Parity(
+        phase=service.phase,  # pyright: ignore[reportArgumentType] (a flag has no other)
+        mismatches=mismatches,
+        payloads=payloads,
+        captures=[
+            models.CaptureComparison(
+                at=one.at,
+                session=one.session,
+                legacy_sha256=one.legacy_sha256,
+                composed_sha256=one.composed_sha256,
+                fields=one.fields,
+                different=one.different,
+                differences=[
+                    models.FieldDifference(pointer=d.pointer, legacy=d.legacy, composed=d.composed, kind=d.kind)
+                    for d in one.differences
+                ],
+            )
+            for one in captures
+        ],
+        checks=[
+            models.ParityCheck(table=table, check=check, passed=passed)
+            for table, checks in sorted(beside.checks.items())
+            for check, passed in sorted(checks.items())
+            if check.startswith(_PARITY)
+        ],
+    )
+
+
+async def _payload_mismatches(service: Service, limit: int) -> list[models.PayloadMismatch]:
+    try:
+        found = await service.mismatch_list(limit)
+    except B3Error as error:
+        raise StoreAway("PostgreSQL does not answer.") from error
+    return [models.PayloadMismatch(**{name: _text(value) for name, value in one.items()}) for one in found[:limit]]
+
+
+def _text(value: Any) -> Any:
+    """A body as text: whatever somebody's server sent."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+async def _of_postgres(service: Service, ask: Callable[[str], Any]) -> Any:
+    """What PostgreSQL says, asked off the event loop. Raises StoreAway: the answer is then the last known one."""
+    try:
+        if service.postgres_dsn is None:
+            raise StoreAway("PostgreSQL does not answer.")
+        return await asyncio.to_thread(ask, service.postgres_dsn)
+    except (B3Error, psycopg.Error) as error:
+        raise StoreAway("PostgreSQL does not answer.") from error
+
+
+@router.get(
+    "/cutover",
+    summary="The phase: who is in charge of the market data, since when, and why",
+    description="legacy: the legacy collectors; shadow: both, compared; active: this service; frozen: this service alone.",
+    response_model=models.Cutover,
+    tags=["cutover"],
+    **_documented(Newest, 503),
+)
+async def get_cutover(request: Request) -> Response:
+    given = read(Newest, request)
+    service = _service(request)
+    return await _shared(request, ("cutover", given.limit), lambda: _cutover(service, given.limit))
+
+
+async def _cutover(service: Service, limit: int) -> models.Cutover:
+    now = service.flags.entries[flags.MARKET, flags.PHASE.name]
+    try:
+        entries = await _of_postgres(service, lambda dsn: flags.history(dsn, 10 * limit))
+        history = [
+            models.PhaseChange(phase=one.value, since=one.since, who=one.who, why=one.why)
+            for one in entries
+            if (one.domain, one.name) == (flags.MARKET, flags.PHASE.name)
+        ][:limit]
+    except StoreAway:
+        history = None
+    return models.Cutover(
+        phase=service.phase,  # pyright: ignore[reportArgumentType] (a flag has no other)
+        since=now.since,
+        who=now.who,
+        why=now.why,
+        stale=service.flags.stale or history is None,
+        history=history,
+    )
+
+
+@router.get(
+    "/health",
+    summary="Whether the service lives, and what it reaches",
+    description="200 for as long as the process lives; `status` says whether something is away.",
+    response_model=models.Health,
+    responses=problems(400),
+    tags=["health"],
+)
+async def get_health(request: Request) -> Response:
+    read(Filters, request)
+    found = await _health(_service(request))
+    return Response(found.model_dump_json(), media_type=answers.MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+
+
+@router.get(
+    "/health/ready",
+    summary="Whether the service can answer",
+    description="200 when QuestDB answers and has the market tables, else 503.",
+    response_model=models.Health,
+    responses=problems(400, 503),
+    tags=["health"],
+)
+async def get_ready(request: Request) -> Response:
+    read(Filters, request)
+    found = await _health(_service(request))
+    if not found.questdb:
+        headers = {"Retry-After": str(RETRY_AFTER_S), "Cache-Control": "no-store"}
+        raise Problem(503, "QuestDB does not answer, or lacks tables.", headers, retry_after_s=RETRY_AFTER_S)
+    return Response(found.model_dump_json(), media_type=answers.MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+
+
+async def _health(service: Service) -> models.Health:
+    there = await _has_tables(service)
+    known = not service.flags.stale
+    return models.Health(
+        status="ok" if there and known else "degraded",
+        at=service.now(),
+        version=_VERSION,
+        phase=service.phase,  # pyright: ignore[reportArgumentType] (a flag has no other)
+        questdb=there,
+        postgres=known,
+    )
+
+
+async def _has_tables(service: Service) -> bool:
+    """Whether QuestDB answers and has the market tables; asked at most as often as anything that is shared."""
+
+    async def ask() -> bool:
+        rows = await service.store.rows("select table_name from tables()")
+        return {table.name for table in MARKET_TABLES} <= {row["table_name"] for row in rows}
+
+    try:
+        answer = await service.shared.get(("v1", "tables"), ask)
+    except StoreAway:
+        return False
+    return answer.value and not answer.stale

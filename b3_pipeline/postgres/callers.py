@@ -1,0 +1,89 @@
+"""Who still calls the legacy routes, kept in PostgreSQL by session: what says when they can be switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import LiteralString
+
+import psycopg
+from psycopg.rows import class_row
+
+from b3_pipeline.errors import B3Error
+from b3_pipeline.postgres.dsn import checked, reason
+
+#: The most callers that are given at once.
+MOST = 5_000
+_CONNECT_TIMEOUT_S = 3
+_STATEMENT_TIMEOUT_MS = 5_000
+
+_DDL: tuple[LiteralString, ...] = (
+    # IF NOT EXISTS is none for two transactions at once: they wait for one another here
+    "select pg_advisory_xact_lock(hashtext('b3.legacy_callers: schema'))",
+    "create schema if not exists b3",
+    "create table if not exists b3.legacy_callers (session date, address text, agent text, route text, "
+    "count bigint not null, first_at timestamptz not null, last_at timestamptz not null, "
+    "primary key (session, address, agent, route))",
+)
+
+
+class CallersError(B3Error):
+    """PostgreSQL cannot keep or give who called."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Calls of one route by one address and agent in a session: how many, the first and the last (aware UTC)."""
+
+    session: date
+    address: str
+    agent: str
+    route: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+
+
+def add(dsn: str, callers: Sequence[Caller]) -> None:
+    """Adds calls to those that are kept: all of them or none. Raises CallersError."""
+    if not callers:
+        return
+    insert: LiteralString = (
+        "insert into b3.legacy_callers as kept (session, address, agent, route, count, first_at, last_at) "
+        "select session, address, agent, route, sum(count), min(first_at), max(last_at) from "
+        "unnest(%s::date[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::timestamptz[], %s::timestamptz[]) "
+        "as called (session, address, agent, route, count, first_at, last_at) group by 1, 2, 3, 4 "
+        "order by 1, 2, 3, 4 "  # two processes that add at once must not wait for one another crosswise
+        "on conflict (session, address, agent, route) do update set count = kept.count + excluded.count, "
+        "first_at = least(kept.first_at, excluded.first_at), last_at = greatest(kept.last_at, excluded.last_at)"
+    )
+    names = ("session", "address", "agent", "route", "count", "first_at", "last_at")
+    with _connected(dsn) as db:
+        db.execute(insert, [[getattr(caller, name) for caller in callers] for name in names])
+
+
+def recent(dsn: str, since: date) -> list[Caller]:
+    """Who called in sessions from `since` on, the busiest of the newest session first. Raises CallersError."""
+    query: LiteralString = (
+        "select session, address, agent, route, count, first_at, last_at from b3.legacy_callers "
+        "where session >= %s order by session desc, count desc, address, agent, route limit %s"
+    )
+    with _connected(dsn) as db, db.cursor(row_factory=class_row(Caller)) as cursor:
+        return cursor.execute(query, (since, MOST)).fetchall()
+
+
+@contextmanager
+def _connected(dsn: str) -> Iterator[psycopg.Connection]:
+    try:
+        options = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c timezone=UTC"
+        with psycopg.connect(checked(dsn), autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, options=options) as db:
+            with db.transaction():
+                for statement in _DDL:
+                    db.execute(statement)
+            yield db
+    except psycopg.OperationalError as error:
+        raise CallersError(f"PostgreSQL does not answer: {reason(error)}. Is it up (`b3 status`)?") from None
+    except psycopg.Error as error:
+        raise CallersError(f"PostgreSQL refused calls: {reason(error)}.") from None

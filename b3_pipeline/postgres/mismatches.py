@@ -1,0 +1,179 @@
+"""Where the legacy contract's two sides answered differently, kept in PostgreSQL with both bodies until somebody looks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from b3_pipeline.errors import B3Error, UsageError
+from b3_pipeline.parsing.records import has_controls
+from b3_pipeline.postgres.dsn import checked, reason
+
+#: Of a body that is longer only the beginning is kept; a capture has 2 KB.
+BODY_BYTES = 256 << 10
+#: Differences that are kept of one mismatch: the first ones say enough.
+DIFFERENCES = 50
+#: Mismatches that are kept; of more, those go first that somebody has seen or a rule explains, then the oldest.
+KEPT = 1_000
+LONGEST_TEXT = 500
+_CONNECT_TIMEOUT_S = 3
+_STATEMENT_TIMEOUT_MS = 5_000
+
+_DDL: tuple[LiteralString, ...] = (
+    # IF NOT EXISTS is none for two transactions at once: they wait for one another here
+    "select pg_advisory_xact_lock(hashtext('b3.payload_mismatches: schema'))",
+    "create schema if not exists b3",
+    "create table if not exists b3.payload_mismatches (id bigint generated always as identity primary key, "
+    "at timestamptz not null, last_at timestamptz not null, count bigint not null default 1, endpoint text not null, "
+    "legacy_key text not null, our_key text not null, legacy_body bytea not null, our_body bytea, "
+    "differences jsonb not null, ignored_by text[] not null default '{}', "
+    "seen_at timestamptz, seen_by text, seen_why text, unique (endpoint, legacy_key, our_key))",
+)
+
+
+class MismatchesError(B3Error):
+    """PostgreSQL cannot keep or give mismatches."""
+
+
+class NotSeen(UsageError):
+    """What cannot be marked as seen: there is no such mismatch, or it is not said who saw it and why it may stand."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A mismatch as it was found at a moment (aware UTC). `differences`: each with `pointer`, `legacy`, `ours`.
+
+    `ours` None: we had no such document. `ignored_by`: the rules that explain all of it. `kind` tells mismatches apart
+    where bodies do not (their times and sizes change from one answer to the next); None: the bodies do.
+    """
+
+    at: datetime
+    endpoint: str
+    legacy: bytes
+    ours: bytes | None
+    differences: Sequence[Mapping[str, Any]]
+    ignored_by: Sequence[str] = ()
+    kind: str | None = None
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A mismatch as it is kept: first found `at`, `count` times until `last_at` (aware UTC)."""
+
+    id: int
+    at: datetime
+    last_at: datetime
+    count: int
+    endpoint: str
+    legacy: bytes
+    ours: bytes | None
+    differences: list[dict[str, Any]]
+    ignored_by: list[str]
+    seen_at: datetime | None
+    seen_by: str | None
+    seen_why: str | None
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody has looked at it, and no rule explains it."""
+        return self.seen_at is None and not self.ignored_by
+
+
+def record(dsn: str, found: Found) -> bool:
+    """Keeps a mismatch; False when the same was there: it is counted once more. Raises MismatchesError."""
+    insert: LiteralString = (
+        "insert into b3.payload_mismatches as kept "
+        "(at, last_at, endpoint, legacy_key, our_key, legacy_body, our_body, differences, ignored_by) "
+        "values (%(at)s, %(at)s, %(endpoint)s, %(legacy_key)s, %(our_key)s, %(legacy)s, %(ours)s, %(differences)s, "
+        "%(ignored_by)s) on conflict (endpoint, legacy_key, our_key) do update set count = kept.count + 1, "
+        "last_at = greatest(kept.last_at, excluded.last_at), ignored_by = excluded.ignored_by returning count"
+    )
+    beyond: LiteralString = (
+        "delete from b3.payload_mismatches where id in (select id from b3.payload_mismatches "
+        "order by (seen_at is null and ignored_by = '{}') desc, last_at desc, id desc offset %s)"
+    )
+    values = {
+        "at": found.at,
+        "endpoint": found.endpoint,
+        "legacy_key": found.kind or hashlib.sha256(found.legacy).hexdigest(),
+        "our_key": "" if found.kind or found.ours is None else hashlib.sha256(found.ours).hexdigest(),
+        "legacy": found.legacy[:BODY_BYTES],
+        "ours": None if found.ours is None else found.ours[:BODY_BYTES],
+        "differences": Jsonb([_kept(dict(each)) for each in found.differences[:DIFFERENCES]]),
+        "ignored_by": list(found.ignored_by),
+    }
+    with _connected(dsn) as db, db.transaction():
+        row = db.execute(insert, values).fetchone()
+        new = row is not None and row[0] == 1
+        if new:
+            db.execute(beyond, (KEPT,))
+        return new
+
+
+def latest(dsn: str, limit: int = 50) -> list[Mismatch]:
+    """The mismatches that were met last, newest first. Raises MismatchesError."""
+    query: LiteralString = (
+        "select id, at, last_at, count, endpoint, legacy_body legacy, our_body ours, differences, ignored_by, "
+        "seen_at, seen_by, seen_why from b3.payload_mismatches order by last_at desc, id desc limit %s"
+    )
+    with _connected(dsn) as db, db.cursor(row_factory=class_row(Mismatch)) as cursor:
+        return cursor.execute(query, (limit,)).fetchall()
+
+
+def open_count(dsn: str) -> int:
+    """How many mismatches nobody has looked at, those that a rule explains left out. Raises MismatchesError."""
+    query: LiteralString = "select count(*) from b3.payload_mismatches where seen_at is null and ignored_by = '{}'"
+    with _connected(dsn) as db:
+        [(count,)] = db.execute(query).fetchall()
+        return count
+
+
+def mark_seen(dsn: str, mismatch: int, who: str, why: str, at: datetime | None = None) -> None:
+    """Notes (at: aware UTC) that somebody has looked at a mismatch, and why it may stand.
+
+    Who marked it first stays. Raises NotSeen for what cannot be marked, MismatchesError when PostgreSQL does not keep it.
+    """
+    who, why = who.strip(), why.strip()
+    if not who or not why:
+        raise NotSeen("Say who has seen the mismatch, and why it may stand.")
+    if any(len(text) > LONGEST_TEXT or has_controls(text) for text in (who, why)):
+        raise NotSeen(f"Who and why are one line each, of at most {LONGEST_TEXT} characters.")
+    update: LiteralString = (
+        "update b3.payload_mismatches set seen_at = coalesce(seen_at, %s), seen_by = coalesce(seen_by, %s), "
+        "seen_why = coalesce(seen_why, %s) where id = %s"
+    )
+    with _connected(dsn) as db:
+        if not 0 < mismatch < 1 << 63 or not db.execute(update, (at or datetime.now(UTC), who, why, mismatch)).rowcount:
+            raise NotSeen(f"There is no mismatch {mismatch}.")
+
+
+def _kept(value: Any) -> Any:
+    """A value as PostgreSQL takes it: without null characters and halves of characters."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_kept(name): _kept(member) for name, member in value.items()}
+    return [_kept(member) for member in value] if isinstance(value, list) else value
+
+
+@contextmanager
+def _connected(dsn: str) -> Iterator[psycopg.Connection]:
+    try:
+        options = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c timezone=UTC"
+        with psycopg.connect(checked(dsn), autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, options=options) as db:
+            with db.transaction():
+                for statement in _DDL:
+                    db.execute(statement)
+            yield db
+    except psycopg.OperationalError as error:
+        raise MismatchesError(f"PostgreSQL does not answer: {reason(error)}. Is it up (`b3 status`)?") from None
+    except psycopg.Error as error:
+        raise MismatchesError(f"PostgreSQL refused a mismatch: {reason(error)}.") from None
