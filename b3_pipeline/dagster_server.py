@@ -36,7 +36,8 @@ QUESTDB_WRITERS = 2
 
 _DAEMON = {
     # without threads one slow sensor delays all others, and schedules too
-    "sensors": {"use_threads": True, "num_workers": 8},
+    # as many at once as keep the turns short that find nothing: on two processors more only share them
+    "sensors": {"use_threads": True, "num_workers": 5},
     "schedules": {"use_threads": True, "num_workers": 4},
     "backfills": {"use_threads": True, "num_workers": 2},
     # a sensor ticks every few seconds: what did nothing is soon of no interest, a failure for long
