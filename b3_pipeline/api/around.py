@@ -13,7 +13,6 @@ import orjson
 from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from b3_pipeline.api.problems import problem
@@ -70,14 +69,13 @@ class Around:
                 await self.app(scope, _bounded(receive), answer)
         except _TooLarge:
             await problem(413, f"The body is larger than {BODY_LIMIT} bytes.", instance=name)(scope, receive, answer)
-        except Exception as error:
+        except Exception:
             # neither the message nor the traceback goes out: either may quote what is secret
             log.exception("unexpected", extra={"id": name})
             if status == 500:
                 await problem(500, "This is a defect; the log has it under this id.", instance=name)(
                     scope, receive, answer
                 )
-            del error
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", None) or scope.get("b3.route") or "other"
@@ -149,9 +147,3 @@ class Rate:
     def take(self, client: str) -> bool:
         """Counts a question; False when it is one too many."""
         return self._limiter.hit(self._allowed, client)
-
-
-def add_headers(headers: MutableHeaders, more: Mapping[str, str]) -> None:
-    """Puts headers in place of those of the same name."""
-    for name, value in more.items():
-        headers[name] = value

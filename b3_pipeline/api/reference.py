@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -24,23 +24,27 @@ async def docs(request: Request) -> HTMLResponse:
 
 def operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The operations of an OpenAPI document in its order, with what `docs.html` shows of each."""
-    resolve = partial(_resolved, document)
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             answers = operation["responses"]
             yield {
                 "method": method.upper(),
                 "path": path,
-                "id": f"{method}-{path.strip('/').replace('/', '-')}",
+                "id": f"{method}-{re.sub(r'[^a-z0-9]+', '-', path.strip('/'))}".rstrip("-"),
                 "summary": operation.get("summary", ""),
                 "description": operation.get("description", ""),
-                "parameters": [
-                    {**p, "type": _type(resolve(p.get("schema", {})))} for p in operation.get("parameters", ())
-                ],
+                "parameters": [_parameter(document, p) for p in operation.get("parameters", ())],
+                "body": list(_fields(document, operation.get("requestBody", {}))),
                 "answers": [(status, answer.get("description", "")) for status, answer in answers.items()],
                 "fields": list(_fields(document, answers.get("200", {}))),
                 "example": _example(answers.get("200", {})),
             }
+
+
+def _parameter(document: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Name, type and meaning of a parameter."""
+    schema = _resolved(document, given.get("schema", {}))
+    return given["name"], _type(schema), given.get("description") or schema.get("description", "")
 
 
 def _resolved(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -54,7 +58,7 @@ def _schema(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _fields(document: Mapping[str, Any], answer: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Name, type and meaning of each member of an answer."""
+    """Name, type and meaning of each member of an answer, or of a request's body."""
     for name, given in _resolved(document, _schema(answer)).get("properties", {}).items():
         schema = _resolved(document, given)
         yield name, _type(schema), given.get("description") or schema.get("description", "")

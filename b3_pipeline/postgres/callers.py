@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from typing import LiteralString
 
-import psycopg
 from psycopg.rows import class_row
 
 from b3_pipeline.errors import B3Error
-from b3_pipeline.postgres.dsn import checked, reason
+from b3_pipeline.postgres.connections import connected
 
 #: The most callers that are given at once.
 MOST = 5_000
-_CONNECT_TIMEOUT_S = 3
-_STATEMENT_TIMEOUT_MS = 5_000
 
 _DDL: tuple[LiteralString, ...] = (
-    # IF NOT EXISTS is none for two transactions at once: they wait for one another here
-    "select pg_advisory_xact_lock(hashtext('b3.legacy_callers: schema'))",
-    "create schema if not exists b3",
     "create table if not exists b3.legacy_callers (session date, address text, agent text, route text, "
     "count bigint not null, first_at timestamptz not null, last_at timestamptz not null, "
     "primary key (session, address, agent, route))",
@@ -31,6 +25,11 @@ _DDL: tuple[LiteralString, ...] = (
 
 class CallersError(B3Error):
     """PostgreSQL cannot keep or give who called."""
+
+
+_connected = partial(
+    connected, error=CallersError, what="calls", ddl=_DDL, connect_timeout_s=3, statement_timeout_ms=5_000
+)
 
 
 @dataclass(frozen=True)
@@ -72,18 +71,3 @@ def recent(dsn: str, since: date) -> list[Caller]:
     )
     with _connected(dsn) as db, db.cursor(row_factory=class_row(Caller)) as cursor:
         return cursor.execute(query, (since, MOST)).fetchall()
-
-
-@contextmanager
-def _connected(dsn: str) -> Iterator[psycopg.Connection]:
-    try:
-        options = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c timezone=UTC"
-        with psycopg.connect(checked(dsn), autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, options=options) as db:
-            with db.transaction():
-                for statement in _DDL:
-                    db.execute(statement)
-            yield db
-    except psycopg.OperationalError as error:
-        raise CallersError(f"PostgreSQL does not answer: {reason(error)}. Is it up (`b3 status`)?") from None
-    except psycopg.Error as error:
-        raise CallersError(f"PostgreSQL refused calls: {reason(error)}.") from None

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC
+from functools import partial
 from typing import LiteralString
 
-import psycopg
 from psycopg.types.json import Jsonb
 
 from b3_pipeline.capture_differences import Comparison, Difference
 from b3_pipeline.errors import B3Error
-from b3_pipeline.postgres.dsn import checked, reason
+from b3_pipeline.postgres.connections import connected
 
 _DDL: tuple[LiteralString, ...] = (
-    # IF NOT EXISTS is none for two transactions at once: they wait for one another here
-    "select pg_advisory_xact_lock(hashtext('b3.capture_comparisons: schema'))",
-    "create schema if not exists b3",
     "create table if not exists b3.capture_comparisons (at timestamptz not null, session date not null, "
     "legacy_sha256 text not null, composed_sha256 text not null, fields integer not null, different integer not null, "
     "differences jsonb not null, primary key (legacy_sha256, composed_sha256))",
@@ -27,6 +21,9 @@ _DDL: tuple[LiteralString, ...] = (
 
 class ComparisonsError(B3Error):
     """PostgreSQL cannot keep or give comparisons."""
+
+
+_connected = partial(connected, error=ComparisonsError, what="a comparison", ddl=_DDL)
 
 
 def record(dsn: str, comparison: Comparison) -> bool:
@@ -54,22 +51,6 @@ def latest(dsn: str, limit: int = 30) -> list[Comparison]:
     )
     with _connected(dsn) as db:
         return [
-            Comparison(
-                at.astimezone(UTC), session, legacy, composed, fields, tuple(Difference(**given) for given in found)
-            )
+            Comparison(at, session, legacy, composed, fields, tuple(Difference(**given) for given in found))
             for at, session, legacy, composed, fields, found in db.execute(query, (limit,)).fetchall()
         ]
-
-
-@contextmanager
-def _connected(dsn: str) -> Iterator[psycopg.Connection]:
-    try:
-        with psycopg.connect(checked(dsn), autocommit=True, connect_timeout=10) as db:
-            with db.transaction():
-                for statement in _DDL:
-                    db.execute(statement)
-            yield db
-    except psycopg.OperationalError as error:
-        raise ComparisonsError(f"PostgreSQL does not answer: {reason(error)}. Is it up (`b3 status`)?") from None
-    except psycopg.Error as error:
-        raise ComparisonsError(f"PostgreSQL refused a comparison: {reason(error)}.") from None

@@ -11,10 +11,10 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -23,7 +23,8 @@ import psycopg
 from b3_pipeline.credentials import write_private
 from b3_pipeline.errors import B3Error, UsageError
 from b3_pipeline.parsing.records import has_controls
-from b3_pipeline.postgres.dsn import checked, reason
+from b3_pipeline.postgres.connections import connected
+from b3_pipeline.postgres.dsn import checked
 
 DOMAINS = ("market", "ideas")
 MARKET = DOMAINS[0]
@@ -31,13 +32,8 @@ FILE = "flags.json"
 #: A reader asks no more often than this.
 AGE_S = 1.0
 LONGEST_TEXT = 500
-_CONNECT_TIMEOUT_S = 2
-_STATEMENT_TIMEOUT_MS = 2_000
 
 _DDL: tuple[LiteralString, ...] = (
-    # IF NOT EXISTS is none for two transactions at once: they wait for one another here
-    "select pg_advisory_xact_lock(hashtext('b3.flags: schema'))",
-    "create schema if not exists b3",
     "create table if not exists b3.flags (id bigint generated always as identity primary key, at timestamptz not null, "
     "domain text not null, name text not null, value text not null, who text not null, why text not null)",
 )
@@ -72,6 +68,9 @@ class UnknownFlag(UsageError):
 
 class FlagsError(B3Error):
     """PostgreSQL cannot say or keep what is set."""
+
+
+_connected = partial(connected, error=FlagsError, what="a flag", connect_timeout_s=2, statement_timeout_ms=2_000)
 
 
 @dataclass(frozen=True)
@@ -168,9 +167,7 @@ def set_flag(dsn: str, name: str, value: str, *, why: str, at: datetime, who: st
     """
     entry = Entry(domain, name, value, at, who.strip() or user(), why.strip())
     require(entry)
-    with _connected(dsn) as db, db.transaction():
-        for statement in _DDL:
-            db.execute(statement)
+    with _connected(dsn, ddl=_DDL) as db:
         insert = "insert into b3.flags (at, domain, name, value, who, why) values (%s, %s, %s, %s, %s, %s)"
         db.execute(insert, (entry.since, domain, name, value, entry.who, entry.why))
     return entry
@@ -225,20 +222,6 @@ def _rows(db: psycopg.Connection, query: LiteralString, *values: object) -> list
         return db.execute(query, values).fetchall()
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         return []
-
-
-@contextmanager
-def _connected(dsn: str) -> Iterator[psycopg.Connection]:
-    try:
-        options = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}"
-        with psycopg.connect(
-            checked(dsn), autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, options=options
-        ) as connection:
-            yield connection
-    except psycopg.OperationalError as error:
-        raise FlagsError(f"PostgreSQL does not answer: {reason(error)}. Is it up (`b3 status`)?") from None
-    except psycopg.Error as error:
-        raise FlagsError(f"PostgreSQL refused a flag: {reason(error)}.") from None
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

@@ -13,12 +13,9 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from b3_pipeline.errors import B3Error
-from b3_pipeline.postgres.dsn import checked, reason
+from b3_pipeline.postgres.connections import connected
 
 _DDL: tuple[LiteralString, ...] = (
-    # IF NOT EXISTS is none for two transactions at once: they wait for one another here
-    "select pg_advisory_xact_lock(hashtext('b3.known_gaps: schema'))",
-    "create schema if not exists b3",
     "create table if not exists b3.known_gaps (id bigint generated always as identity primary key, feed text not null, "
     "table_name text not null, session date not null, part text not null, why text not null, "
     "tried jsonb not null default '[]', who text not null, marked_at timestamptz not null, unmarked_at timestamptz, "
@@ -163,15 +160,5 @@ def open_known_gaps(dsn: str) -> Iterator[KnownGaps]:
 
     Raises KnownGapsError when PostgreSQL does not answer or refuses, BadDsn when nobody can ask it.
     """
-    try:
-        with psycopg.connect(checked(dsn), autocommit=True, connect_timeout=10) as db:
-            with db.transaction():
-                for statement in _DDL:
-                    db.execute(statement)
-            yield KnownGaps(db)
-    except psycopg.OperationalError as error:
-        raise KnownGapsError(f"PostgreSQL does not answer: {reason(error)}. Is B3_POSTGRES_DSN right?") from None
-    except psycopg.Error as error:
-        raise KnownGapsError(
-            f"PostgreSQL refused to keep known gaps: {reason(error)}. May this user make a schema?"
-        ) from None
+    with connected(dsn, error=KnownGapsError, what="to keep known gaps", ddl=_DDL) as db:
+        yield KnownGaps(db)

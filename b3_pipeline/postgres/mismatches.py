@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, LiteralString
 
-import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from b3_pipeline.errors import B3Error, UsageError
 from b3_pipeline.parsing.records import has_controls
-from b3_pipeline.postgres.dsn import checked, reason
+from b3_pipeline.postgres.connections import connected
 
 #: Of a body that is longer only the beginning is kept; a capture has 2 KB.
 BODY_BYTES = 256 << 10
@@ -24,13 +23,8 @@ DIFFERENCES = 50
 #: Mismatches that are kept; of more, those go first that somebody has seen or a rule explains, then the oldest.
 KEPT = 1_000
 LONGEST_TEXT = 500
-_CONNECT_TIMEOUT_S = 3
-_STATEMENT_TIMEOUT_MS = 5_000
 
 _DDL: tuple[LiteralString, ...] = (
-    # IF NOT EXISTS is none for two transactions at once: they wait for one another here
-    "select pg_advisory_xact_lock(hashtext('b3.payload_mismatches: schema'))",
-    "create schema if not exists b3",
     "create table if not exists b3.payload_mismatches (id bigint generated always as identity primary key, "
     "at timestamptz not null, last_at timestamptz not null, count bigint not null default 1, endpoint text not null, "
     "legacy_key text not null, our_key text not null, legacy_body bytea not null, our_body bytea, "
@@ -43,8 +37,17 @@ class MismatchesError(B3Error):
     """PostgreSQL cannot keep or give mismatches."""
 
 
+_connected = partial(
+    connected, error=MismatchesError, what="a mismatch", ddl=_DDL, connect_timeout_s=3, statement_timeout_ms=5_000
+)
+
+
 class NotSeen(UsageError):
-    """What cannot be marked as seen: there is no such mismatch, or it is not said who saw it and why it may stand."""
+    """What cannot be marked as seen: it is not said who saw it and why it may stand."""
+
+
+class NoMismatch(NotSeen):
+    """There is no such mismatch, or no longer."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def mark_seen(dsn: str, mismatch: int, who: str, why: str, at: datetime | None =
     )
     with _connected(dsn) as db:
         if not 0 < mismatch < 1 << 63 or not db.execute(update, (at or datetime.now(UTC), who, why, mismatch)).rowcount:
-            raise NotSeen(f"There is no mismatch {mismatch}.")
+            raise NoMismatch(f"There is no mismatch {mismatch}.")
 
 
 def _kept(value: Any) -> Any:
@@ -162,18 +165,3 @@ def _kept(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_kept(name): _kept(member) for name, member in value.items()}
     return [_kept(member) for member in value] if isinstance(value, list) else value
-
-
-@contextmanager
-def _connected(dsn: str) -> Iterator[psycopg.Connection]:
-    try:
-        options = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c timezone=UTC"
-        with psycopg.connect(checked(dsn), autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, options=options) as db:
-            with db.transaction():
-                for statement in _DDL:
-                    db.execute(statement)
-            yield db
-    except psycopg.OperationalError as error:
-        raise MismatchesError(f"PostgreSQL does not answer: {reason(error)}. Is it up (`b3 status`)?") from None
-    except psycopg.Error as error:
-        raise MismatchesError(f"PostgreSQL refused a mismatch: {reason(error)}.") from None

@@ -14,12 +14,9 @@ import psycopg
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from b3_pipeline.errors import B3Error
-from b3_pipeline.postgres.dsn import checked, reason
+from b3_pipeline.postgres.connections import connected
 
 _DDL: tuple[LiteralString, ...] = (
-    # IF NOT EXISTS is none for two transactions at once: they wait for one another here
-    "select pg_advisory_xact_lock(hashtext('b3.secrets: schema'))",
-    "create schema if not exists b3",
     "create table if not exists b3.secrets "
     "(name text primary key, secret bytea not null, stored_at timestamptz not null default now())",
 )
@@ -97,14 +94,6 @@ def open_vault(dsn: str, keys: Callable[[], Sequence[str]], *, alone: bool = Fal
     `keys` is asked once nobody who is `alone` with the vault, in order to change keys, can take one away meanwhile.
     Raises VaultError when PostgreSQL does not answer or refuses, BadDsn when nobody can ask it.
     """
-    try:
-        with psycopg.connect(checked(dsn), autocommit=True, connect_timeout=10) as db:
-            with db.transaction():
-                for statement in _DDL:
-                    db.execute(statement)
-            db.execute(_ALONE if alone else _TOGETHER)  # until the connection ends
-            yield Vault(db, keys())
-    except psycopg.OperationalError as error:
-        raise VaultError(f"PostgreSQL does not answer: {reason(error)}. Is B3_POSTGRES_DSN right?") from None
-    except psycopg.Error as error:
-        raise VaultError(f"PostgreSQL refused to keep secrets: {reason(error)}. May this user make a schema?") from None
+    with connected(dsn, error=VaultError, what="to keep secrets", ddl=_DDL) as db:
+        db.execute(_ALONE if alone else _TOGETHER)  # until the connection ends
+        yield Vault(db, keys())

@@ -64,6 +64,9 @@ def test_reading_is_free_until_a_key_is_set_and_changing_never_is(desk: Path, mo
         assert client.post("/api/v1/overview").status_code == 401
         assert client.post("/api/v1/overview", headers={"x-api-key": "wrong"}).status_code == 403
         assert client.post("/api/v1/overview", headers={"x-api-key": KEY}).status_code == 405
+        seen = {"who": "desk", "why": "looked at"}
+        assert client.post("/api/v1/parity/1/seen", json=seen).status_code == 401
+        assert client.post("/api/v1/parity/999999/seen", json=seen, headers={"x-api-key": KEY}).status_code == 404
     monkeypatch.setenv("B3_API_READ_KEY", READ)
     with TestClient(everything()) as client:
         for path in ("/", "/api/v1/overview", "/api/v1/openapi.json", "/docs", "/metrics"):
@@ -144,4 +147,5 @@ def test_the_reference_shows_every_route_with_its_parameters(client: TestClient)
     text = client.get("/docs").text
     for path in client.get("/api/v1/openapi.json").json()["paths"]:
         assert path in text
+    assert "<caption>Body</caption>" in text
     assert "<script" not in text

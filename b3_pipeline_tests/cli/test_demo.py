@@ -22,6 +22,7 @@ from b3_pipeline.settings import Settings
 from b3_pipeline.sources.archive import Archive
 from b3_pipeline.sources.catalog import collected
 from b3_pipeline.tables import TABLES
+from b3_pipeline_tests.browser import chromium
 from b3_pipeline_tests.cli.commands import b3
 from b3_pipeline_tests.cli.test_services import answer, environment, run  # noqa: F401 (a fixture)
 from b3_pipeline_tests.waiting import until
@@ -162,5 +163,22 @@ def test_the_tables_grow_without_a_launched_run(environment: dict[str, str]) -> 
         port = int(environment["B3_PORT_BASE"]) + 1
         runs = httpx2.post(f"http://{HOST}:{port}/graphql", json={"query": _RUNS}, trust_env=False).json()
         assert [r["jobName"] for r in runs["data"]["runsOrError"]["results"]] == ["migrate"]
+        three_panels_change(f"http://{HOST}:{environment['B3_PORT_BASE']}/")
     finally:
         run(environment, "down")
+
+
+#: What a panel shows: its table, of which the charts are drawn, or its figures.
+_PANELS = """() => Object.fromEntries([...document.querySelectorAll('section[id]')].map((panel) => [panel.id,
+  [...panel.querySelectorAll('tbody, [data-flash]')].map((e) => e.textContent).join('|')]))"""
+
+
+def three_panels_change(url: str) -> None:
+    """Within two minutes and without anybody's hand; what ages by the second alone does not count."""
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(url)
+        page.evaluate(f"() => {{ window.opened = true; window.before = ({_PANELS})(); }}")
+        changed = f"(() => {{ const now = ({_PANELS})(); return Object.keys(now).filter((id) => id !== 'qualidade' && now[id] !== window.before[id]); }})()"
+        page.wait_for_function(f"() => window.opened && {changed}.length >= 3", timeout=120_000)
+        print("panels that changed by themselves:", page.evaluate(changed))

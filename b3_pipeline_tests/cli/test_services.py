@@ -122,6 +122,7 @@ def test_up_is_shared_says_when_it_is_up_already_and_leaves_no_process_when_kill
         assert checks[f"port {port_base + 1} (Dagster)"]["found"].startswith("ours")
         assert checks["QuestDB server"]["state"] == "ok"
         assert checks["PostgreSQL server"]["found"] == "PostgreSQL 18"
+        assert checks["page and API"] == {**checks["page and API"], "state": "ok", "found": "ok, phase legacy"}
 
         secrets = [file.read_text() for file in (bare_home / "secrets").iterdir()]
         told = "".join(file.read_text("latin-1") for file in (bare_home / "logs").iterdir())
@@ -287,6 +288,13 @@ def test_doctor_and_status_tell_of_servers_that_were_started_again(b3, bare_home
         assert json.loads(b3("status", "--json").stdout)["restarts"]["postgres"] == 2
         assert "restarts.log" in b3("status").output.replace("\n", "")
     assert "crashes" not in by_name(Settings())
+
+
+def test_doctor_says_when_the_page_does_not_answer_although_the_servers_run(bare_home: Path, b3) -> None:
+    assert by_name(Settings())["page and API"].found == "not running"
+    with hold(Settings(), shared=True):
+        found = by_name(Settings())["page and API"]
+        assert (found.state, "api.log" in found.advice) == ("fail", True)
 
 
 def test_doctor_names_a_stranger_on_our_port(tmp_path: Path, port_base: int) -> None:

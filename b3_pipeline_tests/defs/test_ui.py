@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +14,13 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.questdb.server import QuestDBServer
 from b3_pipeline.settings import Ports
 from b3_pipeline.tables import TABLES, Table
+from b3_pipeline_tests.browser import chromium
 from b3_pipeline_tests.conftest import environment_of, free_port_base, temporary_home
 from b3_pipeline_tests.waiting import until
 
@@ -151,17 +150,11 @@ def test_every_check_of_a_loaded_table_has_run_and_passed(up: Up) -> None:
 
 @pytest.fixture(scope="module")
 def page(up: Up) -> Iterator[Page]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        reason = "needs a browser: apt-get install chromium"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
         page.set_default_timeout(PATIENCE_MS)
         expect.set_options(timeout=PATIENCE_MS)
         yield page
-        browser.close()
 
 
 def test_an_assets_page_shows_its_rows_and_its_columns(up: Up, page: Page) -> None:

@@ -106,6 +106,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _MEANINGS = {
     400: "A parameter is wrong or unknown: `errors` names each, what was wrong, and what is allowed",
     401: "This service asks for an API key, and none or a wrong one was given",
+    403: "The key that was given does not allow it",
     404: "There is no such thing",
     429: "Too many requests: `Retry-After` says when to ask again",
     503: "The database is away, and no earlier answer is known",

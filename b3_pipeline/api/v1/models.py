@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from b3_pipeline.postgres.mismatches import LONGEST_TEXT
+
 #: The session that a value belongs to; the moment at which the desk could know it (UTC).
 Session = Annotated[date, Field(description="Trading session, B3's calendar", examples=["2025-10-14"])]
 Moment = Annotated[datetime, Field(description="UTC, ISO 8601", examples=["2025-10-14T12:00:32Z"])]
@@ -342,6 +344,17 @@ class PayloadMismatch(Document):
     seen_at: datetime | None = Field(default=None, description="When somebody looked at it, UTC")
     seen_by: str | None = None
     seen_why: str | None = None
+
+
+class Seen(BaseModel):
+    """Who has looked at a mismatch, and why it may stand: a line each."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"who": "desk", "why": "a known rounding"}]}
+    )
+
+    who: str = Field(min_length=1, max_length=LONGEST_TEXT)
+    why: str = Field(min_length=1, max_length=LONGEST_TEXT)
 
 
 class ParityCheck(Document):

@@ -22,7 +22,7 @@ from b3_pipeline.api.v1.errors import RETRY_AFTER_S, problems
 from b3_pipeline.api.v1.figures import aware
 from b3_pipeline.api.v1.filters import Filters, Newest, Paged, parameters, read
 from b3_pipeline.errors import B3Error
-from b3_pipeline.postgres import comparisons, flags
+from b3_pipeline.postgres import comparisons, flags, mismatches
 from b3_pipeline.tables import MARKET_TABLES, Table
 
 router = APIRouter(prefix="/api/v1")
@@ -265,14 +265,14 @@ async def get_parity(request: Request) -> Response:
 async def _parity(service: Service, limit: int) -> models.Parity:
     board = overview.board(service)
     beside = await board.beside()
-    captures, payloads, mismatches = await asyncio.gather(
+    captures, payloads, differed = await asyncio.gather(
         _of_postgres(service, lambda dsn: comparisons.latest(dsn, limit)),
         _payload_mismatches(service, limit),
-        board.mismatches(),
+        _of_postgres(service, mismatches.open_count),
     )
     return models.Parity(
         phase=service.phase,  # pyright: ignore[reportArgumentType] (a flag has no other)
-        mismatches=mismatches,
+        mismatches=differed,
         payloads=payloads,
         captures=[
             models.CaptureComparison(
@@ -298,6 +298,29 @@ async def _parity(service: Service, limit: int) -> models.Parity:
     )
 
 
+@router.post(
+    "/parity/{mismatch}/seen",
+    summary="Somebody has looked at a payload that differed, and says why it may stand",
+    description="It is then no longer counted as open. Who marked it first stays. Needs a key.",
+    status_code=204,
+    responses=problems(400, 403, 404, 503),
+    tags=["cutover"],
+)
+async def post_seen(request: Request, mismatch: int, seen: models.Seen) -> Response:
+    service = _service(request)
+
+    def mark(dsn: str) -> None:
+        mismatches.mark_seen(dsn, mismatch, seen.who, seen.why, service.now())
+
+    try:
+        await _of_postgres(service, mark)
+    except mismatches.NoMismatch as error:
+        raise Problem(404, str(error)) from error
+    except mismatches.NotSeen as error:
+        raise Problem(400, str(error)) from error
+    return Response(status_code=204)
+
+
 async def _payload_mismatches(service: Service, limit: int) -> list[models.PayloadMismatch]:
     try:
         found = await service.mismatch_list(limit)
@@ -317,6 +340,8 @@ async def _of_postgres(service: Service, ask: Callable[[str], Any]) -> Any:
         if service.postgres_dsn is None:
             raise StoreAway("PostgreSQL does not answer.")
         return await asyncio.to_thread(ask, service.postgres_dsn)
+    except mismatches.NotSeen:
+        raise
     except (B3Error, psycopg.Error) as error:
         raise StoreAway("PostgreSQL does not answer.") from error
 

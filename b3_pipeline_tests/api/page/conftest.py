@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 from starlette.testclient import TestClient
@@ -25,6 +23,7 @@ from b3_pipeline.api.store import StoreAway
 from b3_pipeline.api.v1.models import Overview
 from b3_pipeline.ports import HOST
 from b3_pipeline_tests.api.page import made
+from b3_pipeline_tests.browser import chromium
 from b3_pipeline_tests.conftest import free_port_base
 from b3_pipeline_tests.waiting import until
 
@@ -137,14 +136,8 @@ def served(desk: Desk) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")  # no longer: while it is there, no other test of its process can run a loop
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        reason = "needs a browser: apt-get install chromium"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import schemathesis
+from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
@@ -24,7 +25,10 @@ from b3_pipeline_tests.api.v1.conftest import Api
 
 EXAMPLES = 25
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-PATHS = sorted(route.path for route in router.routes if hasattr(route, "path"))  # pyright: ignore[reportAttributeAccessIssue]
+OPERATIONS = sorted(
+    (route.path, method) for route in router.routes if isinstance(route, APIRoute) for method in route.methods or ()
+)
+PATHS = [path for path, method in OPERATIONS if method == "GET"]
 WITHOUT_PARAMETERS = {f"/api/v1/{name}" for name in ("overview", "freshness", "health", "health/ready")}
 BOUNDED = settings(
     max_examples=EXAMPLES,
@@ -43,23 +47,24 @@ def document(api: Api) -> dict[str, Any]:
 def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
     names = "health overview snapshots indicators indicators/daily vol-surface gamma-levels adjustments dxy loads"
     names += " freshness parity cutover signals health/ready"
-    assert set(document["paths"]) == {f"/api/v1/{name}" for name in names.split()}
-    assert set(PATHS) == set(document["paths"])
+    reading = {path for path, operations in document["paths"].items() if "get" in operations}
+    assert reading == set(PATHS) == {f"/api/v1/{name}" for name in names.split()}
+    assert set(OPERATIONS) - {(path, "GET") for path in PATHS} == {("/api/v1/parity/{mismatch}/seen", "POST")}
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_every_route_is_described_with_its_errors_as_problems(document: dict[str, Any], path: str) -> None:
-    operation = document["paths"][path]["get"]
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_route_is_described_with_its_errors_as_problems(document: dict[str, Any], path: str, method: str) -> None:
+    operation = document["paths"][path][method.lower()]
     assert operation["summary"]
     assert operation["description"]
-    assert {"200", "400", "401", "429"} <= set(operation["responses"])
+    assert {"400", "401", "429"} <= set(operation["responses"])
+    assert {"200", "204"} & set(operation["responses"])
     assert "422" not in operation["responses"]
     for status, response in operation["responses"].items():
         if status >= "400":
             assert list(response["content"]) == ["application/problem+json"], status
     for parameter in operation.get("parameters", []):
-        assert "Allowed: " in parameter["description"]
-        assert parameter["in"] == "query"
+        assert parameter["in"] == "path" or "Allowed: " in parameter["description"]
 
 
 def test_every_document_says_the_unit_of_its_prices_and_shows_examples(document: dict[str, Any]) -> None:
@@ -78,23 +83,25 @@ def test_every_document_says_the_unit_of_its_prices_and_shows_examples(document:
 
 
 @pytest.mark.parametrize(
-    ("path", "mode"),
+    ("path", "method", "mode"),
     [
-        *((path, GenerationMode.POSITIVE) for path in PATHS),
-        *((path, GenerationMode.NEGATIVE) for path in PATHS if path not in WITHOUT_PARAMETERS),
+        *((*operation, GenerationMode.POSITIVE) for operation in OPERATIONS),
+        *((*operation, GenerationMode.NEGATIVE) for operation in OPERATIONS if operation[0] not in WITHOUT_PARAMETERS),
     ],
 )
 def test_whatever_is_generated_from_it_is_answered_as_it_says(
-    api: Api, document: dict[str, Any], path: str, mode: GenerationMode
+    api: Api, document: dict[str, Any], path: str, method: str, mode: GenerationMode
 ) -> None:
     schema = schemathesis.openapi.from_dict(document)
-    operation = schema[path]["GET"]
+    operation = schema[path][method]
 
     @BOUNDED
     @given(operation.as_strategy(mode))
     def keeps_to_it(case: schemathesis.Case) -> None:
         sent = case.as_transport_kwargs(base_url="http://testserver")
-        answer = api.client.request(sent["method"], sent["url"], params=sent.get("params"))
+        answer = api.client.request(
+            sent["method"], sent["url"], params=sent.get("params"), json=sent.get("json"), content=sent.get("data")
+        )
         case.validate_response(answer, checks=CHECKS)
 
     keeps_to_it()

@@ -152,6 +152,27 @@ def test_mismatches_are_counted_and_listed_with_both_bodies_whatever_these_are(
     assert listed["differences"] == [difference]
 
 
+def test_a_mismatch_that_somebody_has_seen_is_no_longer_open(db: QuestDB, home: Path, postgres: str) -> None:
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("drop table if exists b3.payload_mismatches")
+    mismatches.record(postgres, Found(NOW, "gamma", b"{}", b"[]", []))
+    [kept] = mismatches.latest(postgres)
+    with opened(settings_of(home, db.address, postgres), db.address, postgres) as api:
+        seen = f"/api/v1/parity/{kept.id}/seen"
+        for body in (b"", b"[", b"{}", b'{"who": "desk", "why": " "}', b'{"who": "desk", "why": "x", "more": 1}'):
+            refused = api.client.post(seen, content=body, headers={"content-type": "application/json"})
+            assert (refused.status_code, refused.headers["content-type"]) == (400, "application/problem+json"), body
+        said = {"who": "desk", "why": "a list instead of an object"}
+        assert api.client.post(f"/api/v1/parity/{kept.id + 1}/seen", json=said).status_code == 404
+        assert api.get("parity")["mismatches"] == 1
+        assert api.client.post(seen, json=said).status_code == 204
+        api.later()
+        parity = api.get("parity")
+    assert parity["mismatches"] == 0
+    [listed] = parity["payloads"]
+    assert (listed["seen_by"], listed["seen_why"], listed["seen_at"]) == (*said.values(), "2025-10-14T15:00:00Z")
+
+
 def test_mismatches_that_cannot_be_counted_keep_nobody_from_the_overview(
     db: QuestDB, home: Path, postgres: str
 ) -> None:
