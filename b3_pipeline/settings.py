@@ -158,6 +158,15 @@ class Settings(BaseSettings):
         default=30, ge=0, le=600, description="A source that asks for a longer wait (Retry-After) is left until later"
     )
     http_max_mb: int = Field(default=8, ge=1, le=8, description="A larger answer is refused; a parser takes no more")
+    exports_url: str | None = Field(
+        default=None, description="Where exports go: a folder, or s3://bucket/prefix; none: exports in the home"
+    )
+    backups_url: str | None = Field(
+        default=None, description="Where backups go: a folder, or s3://bucket/prefix; none: backups in the home"
+    )
+    backups_daily: int = Field(default=7, ge=1, le=366, description="Backups that are kept: of so many last days")
+    backups_weekly: int = Field(default=5, ge=0, le=520, description="… the last one of each of so many weeks")
+    backups_monthly: int = Field(default=12, ge=0, le=600, description="… the last one of each of so many months")
     now: AwareDatetime | None = Field(default=None, description="Pretend that it is this moment (ISO 8601, with zone)")
 
     @field_validator("alert_email_to", "sources_off", "payload_ignore", mode="before")
