@@ -22,10 +22,13 @@ from pydantic import SecretStr
 
 from b3_pipeline import ports, services
 from b3_pipeline.alerts.probe import test_channels
+from b3_pipeline.backup.backups import backups
+from b3_pipeline.backup.tidying import checkpoint_left
 from b3_pipeline.credentials import unsafe
 from b3_pipeline.errors import B3Error
 from b3_pipeline.home import Holder
 from b3_pipeline.parsing.kinds import LEGACY_KINDS
+from b3_pipeline.places import backups_of
 from b3_pipeline.postgres.dsn import BadDsn, checked, reason
 from b3_pipeline.postgres.server import BINARIES
 from b3_pipeline.questdb.client import QuestDB
@@ -38,6 +41,7 @@ from b3_pipeline.supervision import LOG_NAME
 
 _CHANNEL = "Look at the channel's B3_ALERT_… settings, and whether its server is up: docs/alerts.md."
 _API_S = 10.0
+BACKUP_HOURS = 96  # sessions end on Fridays, and a holiday may follow
 ENOUGH_FILES = ENOUGH_MAPS = 1_048_576  # QuestDB's own advice, of its page on capacity planning
 State = Literal["ok", "warn", "fail"]
 
@@ -62,6 +66,7 @@ def examine(settings: Settings) -> list[Check]:
         *_servers(settings),
         *_api(settings),
         *_restarts(settings),
+        *_backups(settings),
         _secrets(settings.home / "secrets"),
         _legacy(settings.legacy_dir),
         *_sources(settings),
@@ -197,6 +202,28 @@ def _restarts(settings: Settings) -> Iterator[Check]:
         found = ", ".join(f"{name} {count} times" for name, count in counts.items())
         advice = f"Why: {settings.home / 'logs' / LOG_NAME}."
         yield Check("crashes", "warn", f"started again: {found}", advice)
+
+
+def _backups(settings: Settings) -> Iterator[Check]:
+    """How old the newest backup is, whether it was proven, and whether one that died left its checkpoint."""
+    try:
+        there = backups(backups_of(settings))[0]
+        if left := checkpoint_left(settings):
+            advice = "A backup died: QuestDB takes no stale files away until `b3 backup create` has released it."
+            yield Check("checkpoint", "warn", left, advice)
+    except (B3Error, OSError) as error:
+        yield Check("backup", "fail", str(error), "Correct B3_BACKUPS_URL: docs/backups.md.")
+        return
+    if not there:
+        yield Check(
+            "backup", "warn", "none yet", "`b3 backup create --verify` makes one; under `b3 up` each session does."
+        )
+        return
+    newest = there[-1]
+    hours = (settings.clock() - newest.at).total_seconds() / 3_600
+    found = f"{newest.id}, {hours:.0f} h old, {'proven' if newest.verified_at else 'not proven'}"
+    good = newest.verified_at is not None and hours <= BACKUP_HOURS
+    yield Check("backup", "ok" if good else "warn", found, "" if good else "`b3 backup create --verify` makes one.")
 
 
 def _secrets(folder: Path) -> Check:

@@ -16,6 +16,7 @@ from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.settings import Settings
 from b3_pipeline.shadow.files import SharedFolder, folder_of
 from b3_pipeline.shadow.writing import shadow_loads
+from b3_pipeline.warehouse.retention import taken_of
 
 _log = logging.getLogger(__name__)
 #: Told in a sentence what went wrong beside a load.
@@ -38,7 +39,7 @@ def loader_of(
         _count(reports)
         _shadow(settings, flags(), db, reports, complain)
 
-    return Loader(db, settings.home, settings.clock, run_id, follow=follow, **more)
+    return Loader(db, settings.home, settings.clock, run_id, follow=follow, taken=taken_of(settings), **more)
 
 
 def _count(reports: Iterable[LoadReport]) -> None:

@@ -1,6 +1,7 @@
 """The trading calendar and Brasília time: which days are sessions, what a local time is in UTC.
 
-Sessions are B3's (`exchange_calendars`, BVMF); beyond that calendar's span every weekday counts as one.
+Sessions are B3's (`exchange_calendars`, BVMF); beyond that calendar's span every weekday counts as one. Bank days, in
+which rates are reckoned, are the sessions and some more: B3 closes on days on which banks work.
 Scalar functions hold the rules; those over numpy arrays give the same for many days at once.
 """
 
@@ -64,6 +65,25 @@ def _calendar() -> np.busdaycalendar:
         sessions = get_calendar("BVMF", start=_SPAN[0], end=_SPAN[1]).sessions.to_numpy().astype("datetime64[D]")
     days = np.arange(_SPAN[0], np.datetime64(_SPAN[1]) + _DAY, dtype="datetime64[D]")
     return np.busdaycalendar(holidays=np.setdiff1d(days, sessions))
+
+
+@cache
+def _bank_calendar() -> np.busdaycalendar:
+    closed = _calendar().holidays
+    return np.busdaycalendar(holidays=closed[[not _banks_work(day) for day in closed.tolist()]])
+
+
+def _banks_work(closed: date) -> bool:
+    """Whether a weekday without a session is a bank day: B3 closes at the year's end, until 2021 on its city's holidays too."""
+    if closed.month == 12:
+        return closed.day != 25
+    day = closed.month, closed.day
+    return day in ((1, 25), (7, 9)) or (day == (11, 20) and closed.year < 2024)  # since then it is the whole country's
+
+
+def bank_days(first: date, end: date) -> int:
+    """How many bank days there are from `first` (included) to `end` (not included); holidays as they are known today."""
+    return int(np.busday_count(first, end, busdaycal=_bank_calendar()))
 
 
 def sessions_of(days: np.ndarray) -> np.ndarray:

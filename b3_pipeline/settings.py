@@ -143,6 +143,11 @@ class Settings(BaseSettings):
     api_rate: int = Field(
         default=100, ge=1, le=100_000, description="Questions a second that one address may put to the database"
     )
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Names of this machine under which the page and the API may be asked for, with commas between; "
+        "127.0.0.1, localhost and the host of public_url always are",
+    )
     payload_ignore: Annotated[list[str], NoDecode] = Field(
         default=[], description="Named rules for differences of payloads that do not count, with commas between"
     )
@@ -169,7 +174,7 @@ class Settings(BaseSettings):
     backups_monthly: int = Field(default=12, ge=0, le=600, description="… the last one of each of so many months")
     now: AwareDatetime | None = Field(default=None, description="Pretend that it is this moment (ISO 8601, with zone)")
 
-    @field_validator("alert_email_to", "sources_off", "payload_ignore", mode="before")
+    @field_validator("alert_email_to", "sources_off", "allowed_hosts", "payload_ignore", mode="before")
     @classmethod
     def _listed(cls, given: object) -> object:
         return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given

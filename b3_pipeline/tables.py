@@ -136,7 +136,9 @@ class Table:
     """One table. Every key column is part of DEDUP UPSERT KEYS; `timestamp` names the designated one.
 
     In a `revisable` table a later load's other value takes the place of the older; else the first one stands.
-    `on_sessions`: a row whose local day is no session is stored and named by a check.
+    `on_sessions`: a row whose local day is no session is stored and named by a check. After `retention_days` its
+    partitions may be taken away, once an operator has said so (`b3 retention enable`), or from the start on where it
+    `expires`; no rows of `outlives` are then left of their time.
     """
 
     name: str
@@ -149,6 +151,8 @@ class Table:
     ascending: tuple[Ascending, ...] = ()
     on_sessions: bool = False
     revisable: bool = True
+    expires: bool = False
+    outlives: str | None = None
 
     @property
     def has_feed(self) -> bool:
@@ -406,6 +410,7 @@ TABLES: dict[str, Table] = {
             30,
             ascending=(Ascending(("buy_min", "buy_max"), hard=True),),
             revisable=False,
+            expires=True,
         ),
         Table(
             "tp_capital_signals_deleted",
@@ -418,6 +423,8 @@ TABLES: dict[str, Table] = {
             ("ts", "channel", "signal_type", "asset"),
             "Tombstones: signals that somebody has deleted, as they were",
             90,
+            expires=True,
+            outlives="tp_capital_signals",  # without its tombstone a deleted signal would be there again
         ),
         Table(
             "telegram_bots",

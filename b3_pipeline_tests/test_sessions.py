@@ -33,6 +33,24 @@ def test_a_day_is_a_session_when_b3_trades(day: date, expected: bool) -> None:
     assert sessions.is_session(day) is expected
 
 
+@pytest.mark.parametrize(
+    ("first", "end", "days"),
+    [
+        (date(2026, 1, 12), date(2027, 1, 4), 243),  # as B3's report of that day reckons its DI1s
+        (date(2026, 1, 12), date(2039, 1, 3), 3_248),
+        (date(2023, 2, 2), date(2024, 10, 1), 416),
+        (date(2025, 12, 24), date(2025, 12, 27), 2),  # Christmas is everybody's
+        (date(2023, 12, 29), date(2024, 1, 2), 1),  # the year's last weekday
+        (date(2019, 7, 9), date(2019, 7, 10), 1),  # then a holiday of the exchange's city alone
+        (date(2019, 11, 20), date(2019, 11, 21), 1),
+        (date(2024, 11, 20), date(2024, 11, 21), 0),
+        (date(2025, 3, 3), date(2025, 3, 3), 0),
+    ],
+)
+def test_banks_work_on_days_on_which_the_exchange_does_not(first: date, end: date, days: int) -> None:
+    assert sessions.bank_days(first, end) == days
+
+
 def test_beyond_the_calendar_every_weekday_is_a_session() -> None:
     assert sessions.is_session(date(1960, 12, 25)) is False  # Sunday
     assert sessions.is_session(date(1961, 12, 25)) is True

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 from granian import Granian
 from granian.constants import Interfaces, Loops
 from granian.http import HTTP1Settings
 
-from b3_pipeline.api.around import JsonLines
 from b3_pipeline.errors import B3Error
 from b3_pipeline.ports import HOST, require_free
 from b3_pipeline.settings import Settings
@@ -41,15 +39,7 @@ def main(arguments: list[str]) -> None:
     ).serve()
 
 
-def log_to_stderr() -> None:
-    """One JSON object a line, for the process's log."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-
-
 if __name__ == "__main__":
-    log_to_stderr()
     try:
         main(sys.argv[1:])
     except B3Error as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 
@@ -13,9 +13,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from b3_pipeline.api import metrics, reference
 from b3_pipeline.api import service as of_home
-from b3_pipeline.api.around import Around
+from b3_pipeline.api.around import Around, own_hosts
 from b3_pipeline.api.keys import Guarded
 from b3_pipeline.api.legacy import LegacyFront
+from b3_pipeline.api.logs import log, log_to_stderr
 from b3_pipeline.api.page import routes as page_routes
 from b3_pipeline.api.service import Service
 from b3_pipeline.api.store import StoreAway
@@ -46,10 +47,7 @@ def create_app(opened: Opened | None = None, settings: Settings | None = None) -
             metrics.counting(service.settings, legacy.switch) as tell,
         ):
             app.state.service, app.state.legacy, app.state.tell = service, legacy, tell
-            with suppress(
-                StoreAway
-            ):  # else the first who asks waits for what is worked out once, the calendar above all
-                await overview.answered(service)
+            await _warm(service)
             yield
 
     app = FastAPI(
@@ -70,17 +68,29 @@ def create_app(opened: Opened | None = None, settings: Settings | None = None) -
     return app
 
 
+async def _warm(service: Service) -> None:
+    """Else the first who asks waits for what is worked out once, the calendar above all."""
+    try:
+        await overview.answered(service)
+    except StoreAway:
+        return  # it comes when it comes
+    except Exception:
+        log.exception("The first overview could not be made.")
+
+
 def everything() -> ASGIApp:
-    """What the page's port serves: legacy routes, the current contract, the page."""
+    """What the page's port serves: legacy routes, the current contract, the page. It logs to stderr."""
+    log_to_stderr()  # here, for each worker is a process of its own
     settings = Settings()
     app = create_app(settings=settings)
     packed = GZipMiddleware(app, minimum_size=_COMPRESSED_FROM, compresslevel=5)
     guarded = Guarded(OverviewFront(packed, lambda: app.state.service), settings)
-    return Around(LegacyFront(_WithState(guarded, app)), metrics.counted)
+    return Around(LegacyFront(_WithState(guarded, app)), metrics.counted, own_hosts(settings))
 
 
 def legacy_only() -> ASGIApp:
-    """What the legacy port serves: the three legacy routes, and nothing else."""
+    """What the legacy port serves: the three legacy routes, and nothing else. It logs to stderr."""
+    log_to_stderr()
     return Around(LegacyFront(create_app(), alone=True), metrics.counted)
 
 

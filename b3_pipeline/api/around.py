@@ -1,25 +1,29 @@
-"""What lies around every route: correlation id and log line, security headers, sizes, and how often one may ask."""
+"""What lies around every route: correlation id and log line, security headers, sizes, hosts, and how often one may ask."""
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-import orjson
 from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from b3_pipeline.api.problems import problem
+from b3_pipeline.api.legacy import ROUTES
+from b3_pipeline.api.logs import Lines, log, worth_a_line
+from b3_pipeline.api.problems import DEFECT, problem
+from b3_pipeline.ports import HOST
+from b3_pipeline.settings import Settings
 
-log = logging.getLogger("b3.api")
 #: A request's body, its address with the query, and all its headers may be so long (bytes).
 BODY_LIMIT, ADDRESS_LIMIT, HEADERS_LIMIT = 1 << 20, 8 << 10, 32 << 10
+_TOO_LARGE = f"The body is larger than {BODY_LIMIT} bytes."
 REQUEST_ID = "x-request-id"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: Bokeh sets styles of elements; nothing needs inline or evaluated scripts.
@@ -42,46 +46,68 @@ Counted = Callable[[str, str, int, float], None]
 
 
 class Around:
-    """The outermost layer. `counted` is told route, method, status and seconds of each request."""
+    """The outermost layer. `counted` is told route, method, status and seconds of each request.
 
-    def __init__(self, app: ASGIApp, counted: Counted) -> None:
-        self.app, self._counted = app, counted
+    `hosts` are the names under which the service may be asked for (None: any). A page of somebody else's whose name
+    leads here (DNS rebinding) is refused by that, for it shows its own name. The legacy routes are everybody's.
+    """
+
+    def __init__(self, app: ASGIApp, counted: Counted, hosts: Collection[str] | None = None) -> None:
+        self.app, self._counted, self._hosts = app, counted, hosts
+        self._lines = Lines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, given = time.perf_counter(), dict(scope["headers"])
+        began, given = time.perf_counter(), dict(scope["headers"])
         scope["b3.id"] = name = _id(given.get(REQUEST_ID.encode()))
-        status = 500
+        status, started = 500, False
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 message["headers"] = [*message["headers"], *_RAW_HEADERS, (REQUEST_ID.encode(), name.encode())]
             await send(message)
 
         try:
-            if too_long := _too_long(scope):
-                await problem(*too_long, instance=name)(scope, receive, answer)
+            if refused := _too_long(scope) or self._elsewhere(scope, given.get(b"host")):
+                await problem(*refused, instance=name)(scope, receive, answer)
             else:
                 await self.app(scope, _bounded(receive), answer)
-        except _TooLarge:
-            await problem(413, f"The body is larger than {BODY_LIMIT} bytes.", instance=name)(scope, receive, answer)
         except Exception:
             # neither the message nor the traceback goes out: either may quote what is secret
-            log.exception("unexpected", extra={"id": name})
-            if status == 500:
-                await problem(500, "This is a defect; the log has it under this id.", instance=name)(
-                    scope, receive, answer
-                )
+            log.exception("unexpected", extra={"facts": {"id": name}})
+            if not started:
+                await problem(500, DEFECT, instance=name)(scope, receive, answer)
         finally:
-            seconds = time.perf_counter() - started
+            seconds, method = time.perf_counter() - began, scope["method"]
             route = getattr(scope.get("route"), "path", None) or scope.get("b3.route") or "other"
-            self._counted(route, scope["method"], status, seconds)
-            if log.isEnabledFor(logging.INFO):
-                log.info("request", extra=_line(scope, name, route, status, seconds))
+            self._counted(route, method, status, seconds)
+            if worth_a_line(method, status, seconds):
+                self._lines.write(_line(scope, name, route, status, seconds))
+
+    def _elsewhere(self, scope: Scope, host: bytes | None) -> tuple[int, str] | None:
+        """The refusal of who means another host; no browser leaves out whom it means."""
+        if self._hosts is None or host is None or scope["path"] in ROUTES or host_name(host) in self._hosts:
+            return None
+        return 421, "This service does not answer under this name: B3_ALLOWED_HOSTS says under which it does."
+
+
+def own_hosts(settings: Settings) -> frozenset[str]:
+    """The names under which a home's service may be asked for."""
+    public = urlsplit(settings.public_url).hostname if settings.public_url else None
+    named = (public, *(host_name(host.encode()) for host in settings.allowed_hosts))
+    return frozenset({HOST, "localhost", "::1", *filter(None, named)})
+
+
+def host_name(given: bytes) -> str | None:
+    """The name in a Host header (without its port, in small letters); None where there is none."""
+    try:
+        return urlsplit(f"//{given.decode('latin-1')}").hostname
+    except ValueError:
+        return None
 
 
 def _id(given: bytes | None) -> str:
@@ -97,15 +123,12 @@ def _too_long(scope: Scope) -> tuple[int, str] | None:
         return 400, f"The headers are longer than {HEADERS_LIMIT} bytes."
     length = dict(scope["headers"]).get(b"content-length", b"0")
     if not length.isdigit() or int(length) > BODY_LIMIT:
-        return 413, f"The body is larger than {BODY_LIMIT} bytes."
+        return 413, _TOO_LARGE
     return None
 
 
-class _TooLarge(Exception):
-    pass
-
-
 def _bounded(receive: Receive) -> Receive:
+    """Raises HTTPException (413) when more comes than was announced, or nothing was; routes pass it on as it is."""
     received = 0
 
     async def take() -> Message:
@@ -114,7 +137,7 @@ def _bounded(receive: Receive) -> Receive:
         if message["type"] == "http.request":
             received += len(message.get("body", b""))
             if received > BODY_LIMIT:
-                raise _TooLarge
+                raise HTTPException(413, _TOO_LARGE)
         return message
 
     return take
@@ -123,18 +146,7 @@ def _bounded(receive: Receive) -> Receive:
 def _line(scope: Scope, name: str, route: str, status: int, seconds: float) -> dict[str, Any]:
     client = scope.get("client") or ("", 0)
     facts = {"id": name, "client": client[0], "method": scope["method"], "path": scope["path"], "route": route}
-    return {"facts": {**facts, "status": status, "ms": round(seconds * 1e3, 2)}}
-
-
-class JsonLines(logging.Formatter):
-    """A log line is one JSON object; queries are not in it, for they may hold what was sent by mistake."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        said = {"at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"), "level": record.levelname}
-        said |= {"message": record.getMessage(), **getattr(record, "facts", {})}
-        if record.exc_info:
-            said["error"] = self.formatException(record.exc_info)
-        return orjson.dumps(said).decode()
+    return {**facts, "status": status, "ms": round(seconds * 1e3, 2)}
 
 
 class Rate:

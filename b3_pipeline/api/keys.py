@@ -85,9 +85,21 @@ class Guarded:
         await self.app(scope, receive, send)
 
     def _require(self, scope: Scope) -> None:
+        """Raises Problem. Whoever tries keys is as slow as whoever asks the database."""
         path = scope["path"]
-        if not path.startswith(_OPEN):
+        shared = path.startswith(_SHARED) or path == "/"
+        if not shared:
+            self._take(scope)
+        if path.startswith(_OPEN):
+            return
+        try:
             self._keys.require(scope["method"], shown_key(scope))
+        except Problem:
+            if shared:
+                self._take(scope)
+            raise
+
+    def _take(self, scope: Scope) -> None:
         client = (scope.get("client") or ("?", 0))[0]
-        if not path.startswith(_SHARED) and path != "/" and not self._rate.take(client):
+        if not self._rate.take(client):
             raise Problem(429, "Too many questions from this address; ask again in a second.", {"retry-after": "1"})

@@ -8,8 +8,8 @@ Past captures, which the server before did not have: `?data=YYYY-MM-DD` is the l
 without a zone) is as wide as it is written: with minutes only it is that minute, without a fraction that second.
 
 Of several feeds' documents of one session (or of the day or moment asked for) those of the feed that takes precedence
-count, and of these the newest. So a composed capture answers only in a session of which the legacy collector, while it
-still runs, has brought nothing.
+count, and of these the newest; without a question for a day or moment, none that is dated ahead of now. So a composed
+capture answers only in a session of which the legacy collector, while it still runs, has brought nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -66,7 +66,9 @@ _METHODS = ("GET", "HEAD")
 #: Under what the newest answers are shared with all who ask.
 _QUESTIONS = {path: ("legacy", path) for path in ROUTES}
 _MICROSECOND = timedelta(microseconds=1)
-_NEWEST = "select ts, payload, sha256, feed from {c} where endpoint = %s latest on ts partition by feed"
+#: A collector's clock may be ahead by so much. What is dated later is a mistake, and would be the newest until then.
+_AHEAD = timedelta(minutes=5)
+_NEWEST = "select ts, payload, sha256, feed from {c} where endpoint = %s and ts <= %s latest on ts partition by feed"
 _WITHIN = (
     "select ts, payload, sha256, feed from {c} where endpoint = %s and ts >= %s and ts < %s "
     "latest on ts partition by feed"
@@ -271,7 +273,8 @@ class Ours:
         """The document as received. One that does not prove itself goes out as it is kept, with a warning."""
         endpoint = path.removeprefix("/")
         if window is None:
-            found = await self._service.store.rows(named(_NEWEST, c=CAPTURES.name), endpoint)
+            until = self._service.now().astimezone(UTC).replace(tzinfo=None) + _AHEAD
+            found = await self._service.store.rows(named(_NEWEST, c=CAPTURES.name), endpoint, until)
         else:
             found = await self._service.store.rows(named(_WITHIN, c=CAPTURES.name), endpoint, *window.bounds())
         rows = [row for row in found if row["payload"] is not None]
@@ -297,11 +300,10 @@ def _chosen(rows: Iterable[Row], *, by_session: bool) -> Row:
 
 
 def _aged(answer: Answer[Reply]) -> Reply:
-    if not answer.stale:
+    if not (answer.stale or answer.late):
         return answer.value
-    return answer.value.more(
-        Age=str(int(answer.age_s)), Warning='110 - "QuestDB does not answer: this is the last known"'
-    )
+    older = answer.value.more(Age=str(int(answer.age_s)))
+    return older.more(Warning='110 - "QuestDB does not answer: this is the last known"') if answer.stale else older
 
 
 @dataclass

@@ -22,13 +22,17 @@ EVERY_S = 1.0
 _MONITOR_S = 15.0
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
+#: Whoever makes up a method of his own is counted with all others that do.
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
 router = APIRouter(include_in_schema=False)
 _requests: Counter[tuple[str, str, int]] = Counter()
 _seconds: Counter[tuple[str, str]] = Counter()
 
 
 def counted(route: str, method: str, status: int, seconds: float) -> None:
-    """Takes note of a request: by its route's pattern, never by what was asked."""
+    """Takes note of a request: by its route's pattern and a known method, never by what was asked."""
+    method = method if method in _METHODS else "other"
     _requests[route, method, status] += 1
     _seconds[route, method] += seconds  # pyright: ignore[reportArgumentType] (a counter of seconds)
 

@@ -21,6 +21,7 @@ from psycopg import sql
 
 from b3_pipeline.api.store import Store
 from b3_pipeline.choosing import rank
+from b3_pipeline.parsing.records import has_controls
 from b3_pipeline.quality.stored import Condition, condition
 from b3_pipeline.questdb.client import named
 
@@ -28,7 +29,8 @@ from b3_pipeline.questdb.client import named
 ALL_FEEDS = "all"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 _DIGEST_BYTES = 9
-_LONGEST = 600
+#: No longer than an address may be: three keys of 500 characters fit, whatever script they are of.
+_LONGEST = 8 << 10
 
 Row = dict[str, Any]
 
@@ -75,7 +77,7 @@ def from_cursor(text: str, question: object, types: Sequence[type]) -> Position:
 
 def _storable(key: str | int) -> bool:
     """Whether a table can have such a key."""
-    return key.isprintable() if isinstance(key, str) else -(2**63) < key < 2**63
+    return not has_controls(key) if isinstance(key, str) else -(2**63) < key < 2**63
 
 
 def _digest(body: bytes, question: object) -> bytes:

@@ -22,12 +22,15 @@ TITLES = {
     413: "Too large",
     414: "Address too long",
     415: "Unsupported media type",
+    421: "Not this host",
     422: "Invalid request",
     428: "Precondition required",
     429: "Too many requests",
     500: "A defect of ours",
     503: "Not available now",
 }
+#: What is said of a defect; all else is for the log, for it may have a path, a statement or a value in it.
+DEFECT = "This is a defect of ours; the log has it under this id."
 
 
 class Problem(Exception):

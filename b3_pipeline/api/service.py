@@ -16,19 +16,25 @@ from b3_pipeline.postgres import mismatches
 from b3_pipeline.postgres.flags import Current, Flags
 from b3_pipeline.settings import Settings
 
+#: Pages of tables that are made at once: one may have 33 000 rows, and the processor has other things to do.
+PAGES = 2
 #: How often flags and phase are read again: processes follow within a second.
 FLAGS_EVERY_S = 0.5
 
 
 @dataclass
 class Service:
-    """One process of the service. `shared` has results for all who ask the same at once; `flags` is as of half a second ago."""
+    """One process of the service. `shared` has results for all who ask the same at once; `flags` is as of half a second ago.
+
+    Who makes a page of a table holds `pages` meanwhile.
+    """
 
     settings: Settings
     store: Store
     postgres_dsn: str | None = field(repr=False)
     flags: Current
     shared: Shared[Any] = field(default_factory=lambda: Shared(StoreAway))
+    pages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PAGES))
 
     @property
     def phase(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow, dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from b3_pipeline.errors import B3Error
 from b3_pipeline.questdb.client import Address
@@ -19,6 +19,10 @@ from b3_pipeline.questdb.client import Address
 POOL = 6
 #: For a connection, and for an answer: who asks gets a clear 503 then, instead of waiting for ever.
 CONNECT_S, WAIT_S, ANSWER_S = 3, 2.0, 5.0
+#: So long the server may take to end a question that nobody waits for any more; then its connection is closed.
+CANCEL_S = 1.0
+#: Rows that are made at once: meanwhile the event loop does nothing else.
+_BATCH = 1_000
 
 Query = LiteralString | sql.SQL | sql.Composed
 
@@ -27,10 +31,15 @@ class StoreAway(B3Error):
     """QuestDB does not answer, or not in time."""
 
 
+#: What says so; the pool's time-outs are among them.
+_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, OSError)
+
+
 class Store:
     """The read-only user's connections to QuestDB, for one event loop; in an `async with` block.
 
-    Rows come as dicts; times are naive UTC, as the tables have them. Every query raises StoreAway.
+    Rows come as dicts; times are naive UTC, as the tables have them. Every query raises StoreAway, and psycopg.Error
+    for one that QuestDB refuses: that is a defect.
     """
 
     def __init__(self, address: Address, size: int = POOL) -> None:
@@ -52,6 +61,8 @@ class Store:
             open=False,
             reconnect_timeout=1,
         )
+        self._asking: set[asyncio.Task[list[dict[str, Any]]]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Store:
         await self._pool.open()
@@ -60,20 +71,42 @@ class Store:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await asyncio.gather(*map(_end, self._asking))
         await self._pool.close(timeout=1)
 
     async def rows(self, query: Query, *values: object) -> list[dict[str, Any]]:
         """The rows of one SELECT with bound values."""
+        task = asyncio.create_task(self._rows(query, values))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
         try:
-            async with (
-                asyncio.timeout(ANSWER_S),
-                self._pool.connection() as connection,
-                connection.cursor(row_factory=dict_row) as cursor,
-            ):
-                await cursor.execute(query, values)
-                return await cursor.fetchall()
-        except (psycopg.Error, PoolTimeout, TimeoutError, OSError) as error:
+            done, _ = await asyncio.wait([task], timeout=ANSWER_S)
+        except asyncio.CancelledError:
+            self._leave(task)
+            raise
+        if not done:
+            self._leave(task)
+            raise StoreAway("QuestDB does not answer in time.")
+        try:
+            return task.result()
+        except _AWAY as error:
             raise StoreAway("QuestDB does not answer.") from error
+
+    async def _rows(self, query: Query, values: Sequence[object]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        async with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(query, values)
+            while batch := await cursor.fetchmany(_BATCH):
+                found += batch
+                if len(batch) == _BATCH:
+                    await asyncio.sleep(0)
+        return found
+
+    def _leave(self, task: asyncio.Task[Any]) -> None:
+        """Ends a question that nobody waits for; beside, for a silent server does not let go of it soon."""
+        ending = asyncio.create_task(_end(task))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     async def row(self, query: Query, *values: object) -> dict[str, Any] | None:
         """The first row of one SELECT; None when there is none."""
@@ -84,3 +117,14 @@ class Store:
         """The one moment that a SELECT gives; None when it is null."""
         found = await self.row(query, *values)
         return next(iter(found.values())) if found else None
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    """Cancels a question. psycopg asks the server to end it, and closes the connection when it is cancelled once more."""
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=CANCEL_S)
+    if not done:
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_S)
+    if task.done() and not task.cancelled():
+        task.exception()  # whatever it was, nobody waits for it

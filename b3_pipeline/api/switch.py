@@ -16,7 +16,8 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -29,6 +30,7 @@ from b3_pipeline.api.callers import counting
 from b3_pipeline.api.legacy import (
     DOCUMENTS,
     FILES,
+    ROUTES,
     STATUS,
     App,
     Ours,
@@ -54,7 +56,7 @@ from b3_pipeline.sessions import Window, session_of, to_local
 #: Phases in which the legacy side answers, where there is one.
 LEGACY_PHASES = ("legacy", "shadow")
 SHADOW = "shadow"
-#: For the legacy server's answer; afterwards ours goes out, and it is not asked again for a while.
+#: For the legacy side's answer to a route; afterwards ours goes out, and it is not asked that again for a while.
 LEGACY_TIMEOUT_S, LEGACY_REST_S = 2.0, 1.0
 #: Comparisons at once, one for each different answer of the legacy side; of more, each is dropped and counted.
 COMPARING = 64
@@ -84,17 +86,26 @@ class LegacySide(Protocol):
 
 
 class LegacyFolder:
-    """The legacy side as its folder: what its server would answer from it."""
+    """The legacy side as its folder: what its server would answer from it.
+
+    It reads in threads of its own: a folder of another machine that hangs must not take those that the service needs.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._threads = ThreadPoolExecutor(len(ROUTES), "legacy-folder")
 
     async def get(self, path: str) -> Reply:
-        """What the server would answer. Raises LegacyAway."""
+        """What the server would answer. Raises LegacyAway, also when the folder takes too long."""
         try:
-            return await asyncio.to_thread(self._read, path)
-        except OSError as error:
+            async with asyncio.timeout(LEGACY_TIMEOUT_S):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, path)
+        except TimeoutError as error:
             raise LegacyAway from error
+
+    def close(self) -> None:
+        """Reads nothing any more; a thread that hangs is not waited for here."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _read(self, path: str) -> Reply:
         return self._status() if path == STATUS else self._document(path)
@@ -103,7 +114,7 @@ class LegacyFolder:
         try:
             with (self._folder / DOCUMENTS[path]).open("rb") as stream:
                 data = stream.read(MAX_BYTES + 1)
-        except FileNotFoundError:
+        except OSError:
             return mistake(404, f"{DOCUMENTS[path]} indisponível")
         if len(data) > MAX_BYTES:
             raise LegacyAway("the document is larger than any capture")
@@ -112,7 +123,7 @@ class LegacyFolder:
     def _status(self) -> Reply:
         files = {}
         for name in FILES:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 seen = (self._folder / name).stat()
                 files[name] = seen.st_size, to_local(datetime.fromtimestamp(seen.st_mtime, UTC))
         return reply(200, status_document(files))
@@ -363,7 +374,7 @@ class Switch:
         self._service, self._ours, self._side, self._rules = service, ours, legacy, rules(ignore)
         self._clock, self._sleep = clock, sleep
         self._read: Shared[Reply | None] = Shared(())
-        self._rests_until = -math.inf
+        self._rests_until: dict[str, float] = {}
         self._comparing: dict[tuple[str, bytes], asyncio.Task[None]] = {}
 
     @property
@@ -393,12 +404,12 @@ class Switch:
 
     async def _ask(self, side: LegacySide, path: str) -> Reply | None:
         """The legacy side's answer; None when it has none, or had none a moment ago. In shadow it is compared, too."""
-        if time.monotonic() < self._rests_until:
+        if time.monotonic() < self._rests_until.get(path, -math.inf):
             return None
         try:
             theirs = await side.get(path)
         except LegacyAway:
-            self._rests_until = time.monotonic() + LEGACY_REST_S
+            self._rests_until[path] = time.monotonic() + LEGACY_REST_S
             return None
         except Exception:  # a defect of ours here must not fail what our own side can answer
             _log.exception("The legacy side's answer to %s could not be read.", path)
@@ -514,7 +525,8 @@ async def legacy_side(service: Service) -> AsyncIterator[LegacySide | None]:
     """The home's legacy side: its folder, else its server; None where there is neither."""
     settings = service.settings
     if settings.legacy_dir is not None:
-        yield LegacyFolder(settings.legacy_dir)
+        with closing(LegacyFolder(settings.legacy_dir)) as folder:
+            yield folder
     elif settings.legacy_url is not None:
         async with httpx2.AsyncClient(trust_env=False, timeout=LEGACY_TIMEOUT_S) as client:
             yield LegacyServer(settings.legacy_url, client)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from b3_pipeline.loading.payloads import Payload
 
 _DAYS = ["%Y-%m-%d"]
+_WAY_BACK = (
+    "The folder was only read, and its readers stay with it until `b3 cutover advance`. Each row names its load "
+    "(`load_id`, see b3_loads); to be rid of all of them restore a backup from before: `b3 backup list`, `b3 backup restore`."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -31,28 +35,66 @@ def migrate(
     legacy: Annotated[
         Path | None, typer.Option("--legacy", help="The legacy collectors' folder. Default: B3_LEGACY_DIR.")
     ] = None,
+    first: Annotated[
+        datetime | None, typer.Option("--from", help="The first session.", formats=_DAYS, metavar="YYYY-MM-DD")
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", help="The last session.", formats=_DAYS, metavar="YYYY-MM-DD")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Rejected records, too, are a failure.")] = False,
     as_json: Json = False,
 ) -> None:
     """Load a legacy folder into QuestDB and account for every record.
 
-    Running it again changes nothing: files that were loaded are `unchanged`. Rejected records go to quarantine.
+    Running it again changes nothing: files that were loaded are `unchanged`. Rejected records go to quarantine. With --from
+    and --to only what is missing in those sessions is filled. Each migration writes a log into migrations/ of the home.
 
     Examples:
 
       b3 migrate --legacy /srv/b3/data
 
       b3 migrate --legacy ./data --json | jq .tables
+
+      b3 migrate --legacy ./dumps --from 2025-03-10 --to 2025-03-14
     """
     from b3_pipeline.demo import require_none
     from b3_pipeline.settings import Settings
 
     require_none(Settings())
-    conclude(migrate_folder(legacy, show=not as_json), strict=strict, as_json=as_json)
+    sessions = _partitions(first, last)
+    result = migrate_folder(legacy, sessions, show=not as_json)
+    if not as_json and sessions:
+        filled = {name: counts["filled"] for name, counts in result["tables"].items() if counts["filled"]}
+        table(f"Filled in the sessions {sessions[0]} to {sessions[1]}", ["table", "rows"], filled.items(), ["rows"])
+    conclude(result, strict=strict, as_json=as_json)
 
 
-def migrate_folder(legacy: Path | None, *, show: bool = True) -> dict[str, Any]:
-    """Runs the migration of a folder in a recorded Dagster run; returns the JSON of `b3 migrate`."""
+def _partitions(first: datetime | None, last: datetime | None) -> tuple[str, str] | None:
+    """The first and the last partition in a range of days; None where none is given. Raises UsageError when it has none."""
+    from b3_pipeline.defs.partitions import SESSIONS
+
+    if first is None and last is None:
+        return None
+    if first is None or last is None:  # each partition is reported: from the first one of all on it would take minutes
+        raise UsageError("Give both --from and --to.")
+    known = SESSIONS.get_partition_keys()
+    within = [key for key in known if first.date().isoformat() <= key <= last.date().isoformat()]
+    if not within:
+        raise UsageError(
+            f"There is no session from {first.date()} to {last.date()}: give --from and --to in time's order, sessions are "
+            f"known from {known[0]} to {known[-1]}."
+        )
+    return within[0], within[-1]
+
+
+def migrate_folder(
+    legacy: Path | None, sessions: tuple[str, str] | None = None, *, show: bool = True
+) -> dict[str, Any]:
+    """Runs the migration of a folder in a recorded Dagster run, and logs it; returns the JSON of `b3 migrate`.
+
+    With `sessions` (from one partition to another) records of other ones are left out, and each table also has `filled`:
+    how many rows came into those sessions.
+    """
     from b3_pipeline.loading.payloads import survey
     from b3_pipeline.parsing.kinds import LEGACY_KINDS
     from b3_pipeline.settings import Settings
@@ -65,7 +107,44 @@ def migrate_folder(legacy: Path | None, *, show: bool = True) -> dict[str, Any]:
     if all(f.outcome in ("missing", "ignored") for f in files):
         raise UsageError(f"{folder} holds none of the legacy files ({', '.join(k.file for k in LEGACY_KINDS)}).")
     with Run(show, f"Loading {folder.name}", lambda _servers: files) as run:
-        return run.load("migrate", {"legacy_dir": str(folder.absolute())}, REPORTED_TABLES)
+        before = _rows_of(run, sessions) if sessions else {}
+        result = run.load("migrate", {"legacy_dir": str(folder.absolute())}, REPORTED_TABLES, sessions)
+        for name, rows in (_rows_of(run, sessions) if sessions else {}).items():
+            result["tables"][name]["filled"] = rows - before[name]
+    _log(folder, sessions, result)
+    return result
+
+
+def _rows_of(run: Run, sessions: tuple[str, str]) -> dict[str, int]:
+    """How many rows each table has in some sessions."""
+    from b3_pipeline.defs.partitions import window_of
+    from b3_pipeline.quality.stored import count, during
+    from b3_pipeline.tables import REPORTED_TABLES, TABLES
+
+    within = window_of(sessions)
+    return {name: count(run.db, TABLES[name], during(TABLES[name], within)) for name in REPORTED_TABLES}
+
+
+def _log(folder: Path, sessions: tuple[str, str] | None, result: dict[str, Any]) -> None:
+    from b3_pipeline import migration_log
+    from b3_pipeline.questdb import jar
+    from b3_pipeline.settings import Settings
+
+    settings = Settings()
+    range_ = f", sessions {sessions[0]} to {sessions[1]}" if sessions else ""
+    step = migration_log.Step(
+        kind="migrate",
+        title=f"Legacy folder {folder.name} into QuestDB{range_}",
+        at=settings.clock(),
+        outcome="done" if result["ok"] else "failed",
+        seconds=result["seconds"],
+        way_back=_WAY_BACK,
+        counts=result["tables"],
+        checksums={file["name"]: file["sha256"] for file in result["files"] if file["sha256"]},
+        files=[f"{file['name']}: {file['outcome']}" for file in result["files"]],
+        details={"sessions": sessions, "questdb": jar.VERSION, "errors": result.get("errors", [])},
+    )
+    migration_log.write(settings.home, step)
 
 
 def replay(

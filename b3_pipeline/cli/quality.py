@@ -53,7 +53,8 @@ def validate(
 ) -> None:
     """Prove that what is stored equals its sources, and run every other check.
 
-    Sources are the legacy folder, the settlement reports kept in the home, and the documents of past captures.
+    Sources are the legacy folder, the settlement reports kept in the home, and the documents of past captures. The
+    report is kept in the home: the page /paridade and the gates of `b3 cutover` read the last one.
 
     Examples:
 
@@ -61,10 +62,13 @@ def validate(
 
       b3 validate --legacy /srv/b3/data --repair
     """
+    from b3_pipeline.quality import parity_report
+
     with _proving(legacy, tolerance, show=not as_json) as proving:
         repaired = proving.repair() if repair else []
         report = proving.validate()
-    report.repaired = repaired
+        report.repaired = repaired
+        parity_report.keep(proving.context.home, report.document(), proving.context.now)
     if as_json:
         emit(report.document())
     else:

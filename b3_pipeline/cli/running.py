@@ -70,18 +70,23 @@ class Run:
 
         return self.db.scalar(named("select count() from {t}", t=name))
 
-    def job(self, name: str, inputs: dict[str, Any]) -> list[str]:
-        """Runs a job of ours in this process, recorded in the home's Dagster instance; returns what failed."""
+    def job(self, name: str, inputs: dict[str, Any], sessions: tuple[str, str] | None = None) -> list[str]:
+        """Runs a job of ours in this process, recorded in the home's Dagster instance; returns what failed.
+
+        It is about everything, or about the partitions from one session to another.
+        """
         from b3_pipeline.defs.running import run_job
 
         started = time.monotonic()
-        failures = run_job(name, inputs, self.store, self.servers)
+        failures = run_job(name, inputs, self.store, self.servers, sessions)
         self.seconds = time.monotonic() - started
         return failures
 
-    def load(self, name: str, inputs: dict[str, Any], tables: Iterable[str]) -> dict[str, Any]:
-        """Runs a job that loads into `tables`; returns the JSON of `b3 migrate`."""
-        failures = self.job(name, inputs)
+    def load(
+        self, name: str, inputs: dict[str, Any], tables: Iterable[str], sessions: tuple[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Runs a job that loads into `tables` (see `job` for `sessions`); returns the JSON of `b3 migrate`."""
+        failures = self.job(name, inputs, sessions)
         result = self.store.account.summary(tables, self.rows, self.seconds)
         return {**result, "ok": False, "errors": failures} if failures else result
 

@@ -134,6 +134,7 @@ def _foreground(
             all_services(settings, report, held, definitions) as services,
         ):
             _apply_schema(settings, services.engines.questdb)
+            _lead_readers(settings, services.engines.postgres_dsn)
             report("Waiting for Dagster.")
             services.wait_healthy()
             if folder:
@@ -153,6 +154,17 @@ def _apply_schema(settings: Settings, address: Address) -> None:
 
     with QuestDB(address) as db:
         schema.apply(db, settings.clock, lock=schema.lock_of(settings))
+
+
+def _lead_readers(settings: Settings, dsn: str) -> None:
+    """Puts the link of the desk's file readers where the phase says."""
+    from b3_pipeline.cutover import link
+    from b3_pipeline.postgres.flags import Flags
+
+    try:
+        link.follow(settings, Flags(settings.home, dsn).current().phase())
+    except (B3Error, OSError) as error:  # nobody need read files
+        say(f"[bold red]File readers are not led anywhere:[/] {escape(str(error))}")
 
 
 def _load(settings: Settings, folder: Path, sample: bool, *, show: bool) -> None:
@@ -286,6 +298,7 @@ def status(as_json: Json = False) -> None:
 
       b3 status --json | jq '.services'
     """
+    from b3_pipeline.backup.backups import standing
     from b3_pipeline.services import restarts, running, states
     from b3_pipeline.settings import Settings
     from b3_pipeline.standing import archived, phase, tables
@@ -296,11 +309,15 @@ def status(as_json: Json = False) -> None:
     services = {name: "up" if is_up else "down" for name, is_up in states(settings).items()}
     engines = running(settings)
     found = tables(settings, engines) if engines and services["questdb"] == "up" else {}
-    archive, now = archived(settings), phase(settings, engines)
+    archive, now, backup = archived(settings), phase(settings, engines), standing(settings)
     if as_json:
-        emit({"phase": now, "services": services, "restarts": again, "tables": found, "archive": archive})
+        more = {"restarts": again, "tables": found, "archive": archive, "backup": backup}
+        emit({"phase": now, "services": services, **more})
     else:
         say(f"Phase of the market data: [bold]{now}[/].")
+        if backup:
+            proven = "proven" if backup["verified_at"] else "[yellow]not proven[/]"
+            say(f"Newest backup: {backup['name']}, {age(backup['age_s'])} old, {proven}.")
         rows = ([name, state, again.get(name, 0)] for name, state in services.items())
         table("Services", ["service", "state", "restarts"], rows, ["restarts"])
         if any(again.values()):

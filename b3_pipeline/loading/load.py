@@ -22,6 +22,7 @@ from b3_pipeline.loading.ledger import COUNTS, Ledger, Load, recognise
 from b3_pipeline.loading.locks import holding
 from b3_pipeline.loading.payloads import Payload, PayloadChanged
 from b3_pipeline.loading.quarantine import LoadRejects, Quarantine
+from b3_pipeline.loading.taken import NOTHING, Taken
 from b3_pipeline.loading.writer import LoadError, Writer
 from b3_pipeline.parsing.csv_rows import read_lines
 from b3_pipeline.parsing.records import COLUMN, LINE, TEXT, FileRejected, Reason, Reject, empty_records
@@ -31,8 +32,8 @@ from b3_pipeline.tables import TABLES, Table
 
 #: In which no record lies: all are judged, and none is written.
 _NEVER = Window(end=ALWAYS.bounds()[0])
-#: Conflicting repeats whose lines are fetched again in one reading of the file.
-_CONFLICTS_AT_ONCE = 100_000
+#: Refused records whose lines are fetched again in one reading of the file.
+_REFUSED_AT_ONCE = 100_000
 
 
 def quiet(_told: object) -> None:
@@ -77,6 +78,7 @@ class Loader:
     patience_s: float | None = None  # how long to wait for whoever else loads into the table; None: as long as it takes
     follow: Callable[[Sequence[LoadReport]], None] = quiet  # told of loads, once they are safe: see `loaders`
     again: bool = False  # read what was loaded before, too, and put right what no longer is as it was
+    taken: Taken = NOTHING  # what a retention has taken away
 
     @property
     def quarantine(self) -> Quarantine:
@@ -116,7 +118,7 @@ class Loader:
         return None if payload.replaces is None or newest.sha256 in payload.replaces else known
 
     def _stands(self, load: Load) -> bool:
-        """Whether as many rows and rejects of a load are there as it counted.
+        """Whether as many rows and rejects of a load are there as it counted, or were taken away by a retention.
 
         Repeats lead to rows of other loads, which no count shows: a load with duplicates is read again.
         """
@@ -125,7 +127,8 @@ class Loader:
         if not TABLES[load.table_name].has_feed:
             return False
         count = named("select count() from {table} where load_id = %s", table=load.table_name)
-        return self.db.scalar(count, load.load_id) == load.loaded
+        short = load.loaded - self.db.scalar(count, load.load_id)
+        return short == 0 or (short > 0 and self.taken.of_load(TABLES[load.table_name], load.load_id) == short)
 
 
 class _Attempt:
@@ -136,7 +139,8 @@ class _Attempt:
         self.resumed = earlier if earlier and earlier.outcome != "rejected" else None
         self.rejected_before = earlier if earlier and earlier.outcome == "rejected" else None
         self.load = replace(self.resumed, run_id=loader.run_id) if self.resumed else self._new_load()
-        self.writer = Writer(loader.db, table, self.load, loader.clock, loader.limit, self._announce, loader.window)
+        more = (self._announce, loader.window, loader.taken)
+        self.writer = Writer(loader.db, table, self.load, loader.clock, loader.limit, *more)
         self.announced = False
         self.candidates = self.absent = self.repeated = 0
         self.conflicts: list[pa.Table] = []
@@ -191,7 +195,8 @@ class _Attempt:
                     self.repeated += standing.duplicate
                     self.conflicts += [*standing.conflicts, self.writer.settle(standing.records)]
                     pa.default_memory_pool().release_unused()
-        self._add_conflicts(rejects)
+        self._add_refused(rejects, self.conflicts, Reason.CONFLICTING_DUPLICATE)
+        self._add_refused(rejects, self.writer.late, Reason.EXPIRED)
 
     def _parse(self, buckets: TimeBuckets, rejects: LoadRejects) -> None:
         with self.payload.open(self.loader.progress) as stream:
@@ -235,13 +240,13 @@ class _Attempt:
         counted = {"loaded": loaded, "duplicate": self.duplicate, "absent": self.absent}
         return {"candidates": candidates, "rejected": candidates - sum(counted.values()), **counted}
 
-    def _add_conflicts(self, rejects: LoadRejects) -> None:
-        """Puts conflicting records into quarantine. A CSV record leads to its text by its line, read again for it."""
-        if not self.conflicts:
+    def _add_refused(self, rejects: LoadRejects, origins: list[pa.Table], reason: Reason) -> None:
+        """Puts records into quarantine by their origin. A CSV record leads to its text by its line, read again for it."""
+        if not origins:
             return
-        conflicts = pa.concat_tables(self.conflicts).sort_by(LINE)
-        for start in range(0, conflicts.num_rows, _CONFLICTS_AT_ONCE):
-            rows = conflicts.slice(start, _CONFLICTS_AT_ONCE)
+        refused = pa.concat_tables(origins).sort_by(LINE)
+        for start in range(0, refused.num_rows, _REFUSED_AT_ONCE):
+            rows = refused.slice(start, _REFUSED_AT_ONCE)
             texts = self._lines(np.unique(rows.column(LINE).drop_null().to_numpy()))
             rejects.add(
                 [
@@ -249,7 +254,7 @@ class _Attempt:
                         row[LINE],
                         row[COLUMN],
                         row[TEXT] if row[LINE] is None else texts[row[LINE]],
-                        Reason.CONFLICTING_DUPLICATE,
+                        reason,
                         record=row[COLUMN],
                     )
                     for row in rows.to_pylist()
@@ -348,6 +353,9 @@ class _Attempt:
         remarks = [f"columns that nothing uses: {', '.join(self.ignored)}"] if self.ignored else []
         if left := self.writer.outside:
             remarks.append(f"{left} records are of sessions that were not asked for")
+        if late := sum(origins.num_rows for origins in self.writer.late):
+            remarks.append(f"{late} records are of a time that a retention has taken away, and not in its export")
+        remarks += self.writer.unreadable[:1]
         if surplus:
             remarks.append(f"{surplus} rows of this load are from an earlier reading and no longer in the file")
         return "; ".join(remarks) or None

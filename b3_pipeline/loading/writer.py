@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from types import TracebackType
 from typing import Any
 
@@ -18,8 +18,9 @@ import pyarrow as pa
 from psycopg import sql
 
 from b3_pipeline.errors import B3Error
-from b3_pipeline.loading.compare import differing, is_ascending, judge, pick
+from b3_pipeline.loading.compare import any_of, differing, is_ascending, judge, pc, pick
 from b3_pipeline.loading.ledger import Load
+from b3_pipeline.loading.taken import NOTHING, Taken, TakenUnreadable
 from b3_pipeline.parsing.records import ORIGIN
 from b3_pipeline.questdb.client import MANY_ROWS, QuestDB, as_arrow, named
 from b3_pipeline.sessions import ALWAYS, Window
@@ -51,13 +52,17 @@ class Writer:
         limit: int,
         announce: Callable[[], None],
         window: Window = ALWAYS,
+        taken: Taken = NOTHING,
     ) -> None:
         self.db, self.table, self.load, self.clock, self.limit = db, table, load, clock, limit
-        self.announce, self.window = announce, window
+        self.announce, self.window, self.taken = announce, window, taken
         self.loaded = self.duplicate = 0
         self.outside = 0  # records that are still to be written, but not within this window
         self.written = 0  # rows sent now
         self.own = 0  # rows that bear this load's id when it is done
+        self.late: list[pa.Table] = []  # origins of what is new of a time that a retention has taken away
+        self.unreadable: list[str] = []  # why nothing could be said about records of such a time
+        self._gone: Sequence[Window] | None = None
         self._revising = False
         self._sending = _Sending(db)
         names = {c.name for c in table.parsed}
@@ -83,7 +88,8 @@ class Writer:
         load, going on under its old id, must not take back.
         """
         refused = [ORIGIN.empty_table()]
-        for part, stored in self._beside_stored(_in_time(records, self.table.timestamp)):
+        records = self._settle_taken(_in_time(records, self.table.timestamp))
+        for part, stored in self._beside_stored(records):
             verdict = judge(self.table, part, stored, self.load.load_id)
             inside = self.window.mask(part.column(self.table.timestamp).to_numpy())
             write, own = verdict.write & inside, verdict.own | (verdict.write & inside)
@@ -99,6 +105,49 @@ class Writer:
             self._write_revisions(pick(part, verdict.revised & inside), pick(verdict.old, inside[verdict.revised]))
             self._write(pick(part, write))
         return pa.concat_tables(refused)
+
+    def _settle_taken(self, records: pa.Table) -> pa.Table:
+        """Settles the records of times that a retention has taken away; returns the others. Nothing of it is written.
+
+        What was exported is as good as stored; what was not, or otherwise, is `late`. Where the export cannot be read
+        now the records are left open, as those outside the window.
+        """
+        moments = records.column(self.table.timestamp).to_numpy()
+        windows = self._windows_since(moments[0].item()) if len(moments) else ()
+        gone = any_of((window.mask(moments) for window in windows), len(moments))
+        if not gone.any():
+            return records
+        days = moments.astype("datetime64[D]")
+        for day in np.unique(days[gone]):
+            part = pick(records, gone & (days == day))
+            try:
+                exported = self.taken.rows(self.table, day.astype("datetime64[us]").item())
+            except TakenUnreadable as error:
+                self.unreadable.append(str(error))
+                self.outside += part.num_rows
+            else:
+                self._judge_taken(part, exported)
+        return pick(records, ~gone)
+
+    def _windows_since(self, oldest: datetime) -> Sequence[Window]:
+        """The windows that were taken away, if any record can be of one: nothing younger than the limit ever is."""
+        days = self.table.retention_days
+        if days is None or oldest >= self.clock().replace(tzinfo=None) - timedelta(days=days):
+            return ()
+        if self._gone is None:
+            self._gone = self.taken.windows(self.table)
+        return self._gone
+
+    def _judge_taken(self, records: pa.Table, exported: pa.Table) -> None:
+        if self.table.has_feed:
+            exported = exported.filter(pc.equal(exported.column("feed").cast(pa.string()), self.load.feed))
+        verdict = judge(self.table, records, exported, self.load.load_id)
+        ours = verdict.own & ~verdict.contested
+        ours[verdict.contested] = self._were_ours(pick(records, verdict.contested))
+        late = (verdict.write | verdict.contested) & ~ours
+        self.loaded += int(ours.sum())
+        self.duplicate += int((~ours & ~late).sum())
+        self.late.append(pick(records, late).select(ORIGIN.names))
 
     def prove(self) -> int:
         """Waits until the rows show and counts them. Returns how many more bear this load's id than its records say.

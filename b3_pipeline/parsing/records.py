@@ -22,7 +22,7 @@ ORIGIN = pa.schema(
 
 
 class Reason(StrEnum):
-    """Why a record is rejected: a closed list (FORMATS §3)."""
+    """Why a record is rejected: a closed list (FORMATS §3), and what is said of records that come too late (ADR 0019)."""
 
     BAD_DATE = "bad_date"
     BAD_TIME = "bad_time"
@@ -35,6 +35,7 @@ class Reason(StrEnum):
     CONFLICTING_DUPLICATE = "conflicting_duplicate"
     STATUS_FAILED = "status_failed"
     BAD_TEXT = "bad_text"
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True)

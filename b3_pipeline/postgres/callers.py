@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import LiteralString
 
@@ -15,6 +15,8 @@ from b3_pipeline.postgres.connections import connected
 
 #: The most callers that are given at once.
 MOST = 5_000
+#: Sessions that are older than the newest by more are forgotten: whoever called then is no reason to keep a route.
+KEPT = timedelta(days=400)
 
 _DDL: tuple[LiteralString, ...] = (
     "create table if not exists b3.legacy_callers (session date, address text, agent text, route text, "
@@ -46,7 +48,10 @@ class Caller:
 
 
 def add(dsn: str, callers: Sequence[Caller]) -> None:
-    """Adds calls to those that are kept: all of them or none. Raises CallersError."""
+    """Adds calls to those that are kept, all of them or none; the first of a session ends what is too old.
+
+    Raises CallersError.
+    """
     if not callers:
         return
     insert: LiteralString = (
@@ -59,15 +64,19 @@ def add(dsn: str, callers: Sequence[Caller]) -> None:
         "first_at = least(kept.first_at, excluded.first_at), last_at = greatest(kept.last_at, excluded.last_at)"
     )
     names = ("session", "address", "agent", "route", "count", "first_at", "last_at")
-    with _connected(dsn) as db:
+    session = max(caller.session for caller in callers)
+    with _connected(dsn) as db, db.transaction():
+        [(newest,)] = db.execute("select max(session) from b3.legacy_callers").fetchall()
         db.execute(insert, [[getattr(caller, name) for caller in callers] for name in names])
+        if newest is None or session > newest:
+            db.execute("delete from b3.legacy_callers where session < %s", (session - KEPT,))
 
 
-def recent(dsn: str, since: date) -> list[Caller]:
+def recent(dsn: str, since: date, limit: int = MOST) -> list[Caller]:
     """Who called in sessions from `since` on, the busiest of the newest session first. Raises CallersError."""
     query: LiteralString = (
         "select session, address, agent, route, count, first_at, last_at from b3.legacy_callers "
         "where session >= %s order by session desc, count desc, address, agent, route limit %s"
     )
     with _connected(dsn) as db, db.cursor(row_factory=class_row(Caller)) as cursor:
-        return cursor.execute(query, (since, MOST)).fetchall()
+        return cursor.execute(query, (since, min(limit, MOST))).fetchall()

@@ -123,20 +123,36 @@ def record(dsn: str, found: Found) -> bool:
 
 def latest(dsn: str, limit: int = 50) -> list[Mismatch]:
     """The mismatches that were met last, newest first. Raises MismatchesError."""
+    return _listed(dsn, "order by last_at desc, id desc limit %s", limit)
+
+
+def foremost(dsn: str, limit: int = 50) -> list[Mismatch]:
+    """The mismatches that are open, and then the others, of both the newest first. Raises MismatchesError."""
+    return _listed(dsn, "order by (seen_at is null and ignored_by = '{}') desc, last_at desc, id desc limit %s", limit)
+
+
+def _listed(dsn: str, order: LiteralString, limit: int) -> list[Mismatch]:
     query: LiteralString = (
         "select id, at, last_at, count, endpoint, legacy_body legacy, our_body ours, differences, ignored_by, "
-        "seen_at, seen_by, seen_why from b3.payload_mismatches order by last_at desc, id desc limit %s"
+        "seen_at, seen_by, seen_why from b3.payload_mismatches "
     )
     with _connected(dsn) as db, db.cursor(row_factory=class_row(Mismatch)) as cursor:
-        return cursor.execute(query, (limit,)).fetchall()
+        return cursor.execute(query + order, (limit,)).fetchall()
 
 
 def open_count(dsn: str) -> int:
     """How many mismatches nobody has looked at, those that a rule explains left out. Raises MismatchesError."""
-    query: LiteralString = "select count(*) from b3.payload_mismatches where seen_at is null and ignored_by = '{}'"
+    return counted(dsn)[0]
+
+
+def counted(dsn: str) -> tuple[int, int]:
+    """How many mismatches are open, and how many are kept in all. Raises MismatchesError."""
+    query: LiteralString = (
+        "select count(*) filter (where seen_at is null and ignored_by = '{}'), count(*) from b3.payload_mismatches"
+    )
     with _connected(dsn) as db:
-        [(count,)] = db.execute(query).fetchall()
-        return count
+        [(open_, all_)] = db.execute(query).fetchall()
+        return open_, all_
 
 
 def mark_seen(dsn: str, mismatch: int, who: str, why: str, at: datetime | None = None) -> None:

@@ -101,12 +101,12 @@ def misstored(context: Context, window: Window) -> Iterator[Fault]:
         loads = list(_loads(context, accounted(window) & condition("table_name = %s", table.name)))
         stored = dict(context.db.query(named("select load_id, count() from {t} group by load_id", t=table.name)))
         revising = _revising(context, table)
-        brought_back = _BroughtBack(context, table)
+        brought_back, expired = _BroughtBack(context, table), context.expired_rows.get(table.name, {})
         for load in loads:
             rows = stored.get(load["load_id"], 0)
-            gone = load["loaded"] - rows
+            gone = load["loaded"] - rows - expired.get(load["load_id"], 0)
             revised = sum(n for later, n in revising.items() if later > load["load_id"])
-            short = gone > revised and not context.expired.get(table.name) and not brought_back(load)
+            short = gone > revised and not brought_back(load)
             if (gone < 0 and load["outcome"] == "loaded") or short:
                 yield Fault(load, f"{load['loaded']} loaded, {rows} rows bear its id, {revised} were revised since")
 
@@ -156,12 +156,13 @@ def _revising(context: Context, table: Table) -> dict[int, int]:
 def lost(context: Context) -> Iterator[tuple[Table, int, int]]:
     """(table, loaded, rows) of tables whose rows name no load, and that have fewer rows than one of their loads brought.
 
+    Rows that a retention has taken away count as there.
     More cannot be said: of two loads one may have brought back what was lost of the other.
     """
     for table in TP_TABLES:
         query = "select max(loaded) from b3_loads where table_name = %s and outcome = 'loaded'"
         loaded = context.db.scalar(query, table.name) or 0
-        rows = count(context.db, table, during(table, ALWAYS))
+        rows = count(context.db, table, during(table, ALWAYS)) + sum(context.expired_rows.get(table.name, {}).values())
         if rows < loaded:
             yield table, loaded, rows
 

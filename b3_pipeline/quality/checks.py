@@ -242,7 +242,7 @@ def _parity(result: Parity, tolerance: int) -> Finding:
     problems = ("missing", "extra", "different")
     shown = _in_turn([[row for row in result.offending if row["problem"] == problem] for problem in problems])
     found = verdict(not result.holds(tolerance), numbers, shown, _parity_advice(result))
-    return replace(found, undecided=result.sourceless)
+    return replace(found, undecided=result.sourceless, partitions=[] if found.passed else result.drill.told())
 
 
 def _parity_advice(result: Parity) -> str:

@@ -28,7 +28,8 @@ class Finding:
     """What a check found. `offending` are at most `SHOWN` rows with the table's keys by name.
 
     `partition` in them is the session of the row's local day, ISO. `advice` says what to do; it is empty when passed.
-    `undecided`: not passed, for there was nothing to judge by, which is not known to be wrong.
+    `undecided`: not passed, for there was nothing to judge by, which is not known to be wrong. `partitions` is what parity
+    found, by partition (see `drill`).
     """
 
     passed: bool
@@ -36,13 +37,15 @@ class Finding:
     offending: list[dict[str, Any]] = field(default_factory=list)
     advice: str = ""
     undecided: bool = False
+    partitions: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Context:
     """What checks look at. `now` is UTC; `files` are the sources at hand, of every kind (see `sources.at_hand`).
 
-    `expired` says by table which times a retention has taken away, `known_gaps` by feed in which times nothing is
+    `expired` says by table which times a retention has taken away, `expired_rows` how many rows of which load (0 where
+    rows name none), `known_gaps` by feed in which times nothing is
     missed, `marked_gaps` which gaps nobody can fill. `live` are the sources that are collected, `shadow` is
     the folder of our shadow files while they are written, `compared` gives the last comparisons of captures, which
     are made unless `phase` (of the market data) is legacy. `tolerance` is how many keys parity forgives. `progress` is
@@ -55,6 +58,7 @@ class Context:
     files: Sequence[Found] = ()
     tolerance: int = 0
     expired: Mapping[str, Sequence[Window]] = field(default_factory=dict)
+    expired_rows: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     known_gaps: Mapping[str, Sequence[Window]] = field(default_factory=dict)
     marked_gaps: Collection[GapKey] = frozenset()
     live: Sequence[Source] = ()

@@ -8,32 +8,43 @@ from functools import partial
 from pathlib import Path
 
 from b3_pipeline.capture_differences import Comparison
+from b3_pipeline.choosing import LEGACY_FEEDS
 from b3_pipeline.loading.payloads import Found
 from b3_pipeline.postgres import comparisons
-from b3_pipeline.postgres.flags import SHADOW_FILES, Current
+from b3_pipeline.postgres.flags import PHASE, SHADOW_FILES, Current
 from b3_pipeline.postgres.known_gaps import GapKey, KnownGapsError, open_known_gaps
 from b3_pipeline.quality.finding import Context
 from b3_pipeline.quality.gaps import known_gaps
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.settings import Settings
 from b3_pipeline.shadow.files import SharedFolder, folder_of
-from b3_pipeline.sources.catalog import collected
+from b3_pipeline.sources.catalog import Source, collected
+from b3_pipeline.warehouse import retention_log
 
 
 def context_of(settings: Settings, db: QuestDB, files: Sequence[Found], dsn: str | None, flags: Current) -> Context:
     """What checks look at in a home, when these are the sources at hand. `dsn` None: PostgreSQL is away."""
+    taken = retention_log.known(dsn, settings.home)
     return Context(
         db,
         settings.home,
         settings.clock(),
         files,
+        expired=taken.windows,
+        expired_rows=taken.rows,
         known_gaps=known_gaps(settings.known_gaps),
         marked_gaps=_marked_gaps(dsn),
-        live=tuple(collected(settings).values()),
+        live=live_of(settings, flags.phase()),
         shadow=shadow_of(settings, flags),
         compared=partial(_compared, dsn),
         phase=flags.phase(),
     )
+
+
+def live_of(settings: Settings, phase: str) -> tuple[Source, ...]:
+    """The sources that something is expected of: in phase frozen the legacy collectors are stopped."""
+    sources = collected(settings).values()
+    return tuple(s for s in sources if phase != PHASE.values[-1] or s.kind.feed not in LEGACY_FEEDS)
 
 
 def shadow_of(settings: Settings, flags: Current) -> Path | None:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,7 @@ from b3_pipeline.loading.payloads import Payload
 from b3_pipeline.loading.replay import PREFIX
 from b3_pipeline.parsing.records import LINE, Chunk, FileRejected, empty_records
 from b3_pipeline.quality.documents import CAPTURES, DOCUMENT_KINDS, parsed
+from b3_pipeline.quality.drill import Drill
 from b3_pipeline.quality.finding import SHOWN, Context, located
 from b3_pipeline.quality.sources import Sources
 from b3_pipeline.quality.stored import during, of_feed, partition_of, stretches
@@ -64,6 +66,7 @@ class Parity:
     unreadable: list[str] = field(default_factory=list)  # the others: name and reason
     unaccounted: int = 0  # of those, how many no load rejected and put into quarantine
     offending: list[dict[str, Any]] = field(default_factory=list)
+    drill: Drill = field(default_factory=Drill)  # missing, extra and different ones by partition
     to_load: set[int] = field(
         default_factory=set
     )  # places in `read` of the sources that missing or other records are of
@@ -88,7 +91,7 @@ class Parity:
     def settled(self) -> Parity:
         """The result, complete: rows without any source are not extra, for nothing was said about them."""
         if self.sourceless:
-            self.extra, self.offending, self.strangers, self.crowded = 0, [], {}, {}
+            self.extra, self.offending, self.drill, self.strangers, self.crowded = 0, [], Drill(), {}, {}
         return self
 
     def show(self, problem: str, rows: list[dict[str, Any]]) -> None:
@@ -233,8 +236,9 @@ class _Judge:
         missing = places[~expired]
         self.result.missing += len(missing)
         self._remember(records, missing)
-        shown = records.take(missing[:SHOWN]).to_pylist()
-        self.result.show("missing", [self._key(row) | self._origin(row) for row in shown])
+        at = moments[~expired]
+        self.result.drill.count("missing", at)
+        self._show("missing", at, lambda few: [self._key(r) | self._origin(r) for r in _rows(records, missing[few])])
 
     def _account_extra(self, rows: pa.Table, places: np.ndarray) -> np.ndarray:
         moments = rows.column(self.table.timestamp).to_numpy()[places]
@@ -242,10 +246,12 @@ class _Judge:
         changed = np.isin(moments.astype("datetime64[us]"), proofless)
         if self.table is CAPTURES:
             self._account_changed(rows, places[changed])
-        extra = places[~changed]
+        judged = ~(changed | self.sources.undocumented(moments))
+        extra, at = places[judged], moments[judged]
         self.result.extra += len(extra)
         self._remember_strangers(rows.take(extra))
-        self.result.show("extra", [self._key(row) for row in rows.take(extra[:SHOWN]).to_pylist()])
+        self.result.drill.count("extra", at)
+        self._show("extra", at, lambda few: [self._key(row) for row in _rows(rows, extra[few])])
         return extra
 
     def _remember_strangers(self, rows: pa.Table) -> None:
@@ -260,27 +266,35 @@ class _Judge:
     def _account_changed(self, rows: pa.Table, places: np.ndarray) -> None:
         """Documents that are no longer what their SHA-256 says."""
         self.result.different += len(places)
-        shown = [
-            self._key(row) | {"column": "payload", "source_value": "a document of the row's SHA-256, now gone"}
-            for row in rows.take(places[:SHOWN]).to_pylist()
-        ]
-        self.result.show("different", shown)
+        gone = {"column": "payload", "source_value": "a document of the row's SHA-256, now gone"}
+        at = rows.column(self.table.timestamp).to_numpy()[places]
+        self.result.drill.count("different", at)
+        self._show("different", at, lambda few: [self._key(row) | gone for row in _rows(rows, places[few])])
 
     def _account_different(self, records: pa.Table, rows: pa.Table, found: Comparison) -> None:
         different = found.different
         self.result.different += len(different)
         self._remember(records, different)
+        moments = records.column(self.table.timestamp).to_numpy()
+        self.result.drill.count("different", moments[different])
         for column, unlike in found.unlike.items():
-            at = np.flatnonzero(unlike)[:SHOWN]
-            mine = records.take(found.pairs[0][at]).to_pylist()
-            theirs = rows.take(found.pairs[1][at]).to_pylist()
-            shown = [
-                self._key(a)
-                | {"column": column, "source_value": a[column], "stored_value": b[column]}
-                | self._origin(a)
-                for a, b in zip(mine, theirs, strict=True)
-            ]
-            self.result.show("different", shown)
+            mine, theirs = (side[unlike] for side in found.pairs)
+            pairs = partial(self._pairs, column, records, rows, mine, theirs)
+            self._show("different", moments[mine], pairs)
+
+    def _pairs(
+        self, column: str, records: pa.Table, rows: pa.Table, mine: np.ndarray, theirs: np.ndarray, few: np.ndarray
+    ) -> list[dict[str, Any]]:
+        """Both values of a column, in some of the places at which records and rows differ in it."""
+        return [
+            self._key(a) | {"column": column, "source_value": a[column], "stored_value": b[column]} | self._origin(a)
+            for a, b in zip(_rows(records, mine[few]), _rows(rows, theirs[few]), strict=True)
+        ]
+
+    def _show(self, problem: str, moments: np.ndarray, rows: Callable[[np.ndarray], list[dict[str, Any]]]) -> None:
+        """Keeps the first rows of a problem, and the first in each partition; `rows` gives those at some places."""
+        self.result.show(problem, rows(np.arange(min(len(moments), SHOWN))))
+        self.result.drill.show(problem, moments, rows)
 
     def _remember(self, records: pa.Table, places: np.ndarray) -> None:
         self.result.to_load |= set(np.unique(records.column(_SOURCE).to_numpy()[places]).tolist())
@@ -302,6 +316,10 @@ def stored_rows(context: Context, table: Table, feed: str, window: Window, count
     where = during(table, window) & of_feed(feed)
     query = named("select {columns} from {t} where ", columns=[c.name for c in wanted], t=table.name)
     return context.db.arrow(query + where.text, *where.values, schema=schema)
+
+
+def _rows(rows: pa.Table, places: np.ndarray) -> list[dict[str, Any]]:
+    return rows.take(places).to_pylist()
 
 
 def _keys(table: Table) -> list[str]:

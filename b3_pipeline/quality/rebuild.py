@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, TypeVar
 
+import numpy as np
+
 from b3_pipeline.choosing import COMPOSED
 from b3_pipeline.legacy_documents import capture_document, gamma_document
 from b3_pipeline.parsing.kinds import CAPTURE, GAMMA, Kind
@@ -55,8 +57,9 @@ class Rebuilt:
 def rebuild(context: Context, window: Window) -> Rebuilt:
     """Rebuilds every document of a window from the tables' rows of its feed and moment.
 
-    Beyond the tables is a document with records that were rejected, or values that are absent, or no price at all. A
-    composed one is left out: its blocks are of other moments, and stored under these.
+    Beyond the tables is a document with records that were rejected, or values that are absent, or no price at all, and
+    one of which a retention has taken rows away. A composed one is left out: its blocks are of other moments, and stored
+    under these.
     """
     result = Rebuilt()
     for feed in (feed for feed in feeds_stored(context.db, CAPTURES, window) if feed != COMPOSED):
@@ -74,7 +77,7 @@ def _compare(context: Context, documents: list[Document], result: Rebuilt) -> No
     }
     for document in documents:
         form = FORMS.get(document.endpoint)
-        if form is None or is_beyond(form, document):
+        if form is None or _is_expired(context, form, document) or is_beyond(form, document):
             result.beyond += 1
             continue
         result.compared += 1
@@ -85,6 +88,12 @@ def _compare(context: Context, documents: list[Document], result: Rebuilt) -> No
                 row = {"ts": document.ts, "endpoint": document.endpoint, "feed": document.feed}
                 more = {"column": pointer, "source_value": wanted, "stored_value": found}
                 result.offending.append({**located(CAPTURES, row), **more})
+
+
+def _is_expired(context: Context, form: Form, document: Document) -> bool:
+    """Whether a retention has taken away rows that the document was made of."""
+    windows = [window for table in form.tables for window in context.expired.get(table.name, ())]
+    return any(window.mask(np.array([document.ts], "datetime64[us]"))[0] for window in windows)
 
 
 def _unlike(form: Form, document: Document, rows: list[list[dict[str, Any]]]) -> tuple[str, Any, Any] | None:

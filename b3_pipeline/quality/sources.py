@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
 from b3_pipeline.loading import archived, kept
+from b3_pipeline.loading.compare import any_of
 from b3_pipeline.loading.payloads import Found, Payload, survey
 from b3_pipeline.loading.replay import with_corrections
 from b3_pipeline.parsing.kinds import MARKET_KINDS, Kind
@@ -74,6 +77,12 @@ class Sources:
         """Files at hand that should have been a source and could not even be opened: name and reason."""
         files = [f for f in self.context.files if f.kind in self.kinds and f.outcome == "rejected"]
         return [f"{file.name}: {file.reason}" for file in files]
+
+    def undocumented(self, moments: np.ndarray) -> np.ndarray:
+        """Of which moments a retention has taken the kept documents away: nothing can be said about rows that they gave."""
+        of_documents = any(kind in DOCUMENT_KINDS for kind in self.kinds)
+        windows = self.context.expired.get(CAPTURES.name, ()) if of_documents else ()
+        return any_of((window.mask(moments) for window in windows), len(moments))
 
     def _with_documents(self, files: list[Payload]) -> list[Payload]:
         """The files, and the kept documents that none of them gives as it is or as a later load made it.

@@ -13,6 +13,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from b3_pipeline.choosing import COMPOSED
 from b3_pipeline.errors import B3Error
 from b3_pipeline.loading.archived import archive_of, found, payload_of
 from b3_pipeline.loading.folder import load_all
@@ -21,9 +22,10 @@ from b3_pipeline.loading.payloads import Found, Payload, survey
 from b3_pipeline.parsing.kinds import CAPTURE, REPORT
 from b3_pipeline.parsing.records import FileRejected
 from b3_pipeline.postgres.known_gaps import GapKey, KnownGaps, Tried
+from b3_pipeline.quality.documents import CAPTURES
 from b3_pipeline.quality.finding import Context, reason_of
 from b3_pipeline.quality.gaps import Gap, find, most_urgent_first, series_of
-from b3_pipeline.quality.stored import condition, count, during
+from b3_pipeline.quality.stored import condition, count, during, of_feed
 from b3_pipeline.questdb.client import QuestDBError
 from b3_pipeline.sessions import ALWAYS, Window, session_of, to_local, window
 from b3_pipeline.settings import Settings
@@ -288,7 +290,12 @@ class _Sweep:
         if self._shadows is None:
             self._shadows = survey(self.ways.shadow)
         payloads = (p for p in self._files(self._shadows, source) if self._may_hold(p, session))
-        return [replace(payload, name=f"shadow/{payload.name}") for payload in payloads]
+        return [replace(p, name=f"shadow/{p.name}") for p in payloads if not self._is_composed(p)]
+
+    def _is_composed(self, payload: Payload) -> bool:
+        """Whether it is a document of our own making, which fills no gap of the legacy collector's."""
+        where = condition("sha256 = %s", payload.sha256) & of_feed(COMPOSED)
+        return count(self.context.db, CAPTURES, where) > 0
 
     def _has_another_feed(self, gap: Gap) -> bool:
         table = TABLES[gap.table]

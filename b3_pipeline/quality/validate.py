@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from b3_pipeline.quality.checks import Check, checks_of, parity_check
+from b3_pipeline.quality.checks import Check, checks_of, parity_check, twice
 from b3_pipeline.quality.documents import CAPTURES
 from b3_pipeline.quality.finding import Context, Finding
 from b3_pipeline.quality.sources import feeds_of, kinds_of
@@ -74,20 +74,27 @@ def _checked(check: Check, finding: Finding) -> dict[str, Any]:
         "passed": finding.passed,
         "numbers": finding.numbers,
         "offending": finding.offending,
+        "partitions": finding.partitions,
         "advice": finding.advice,
     }
 
 
-def validate(context: Context, announce: Callable[[Check], None] = lambda _check: None) -> Report:
+def validate(
+    context: Context,
+    announce: Callable[[Check], None] = lambda _check: None,
+    again: Callable[[], Context] | None = None,
+) -> Report:
     """Runs every check; `announce` is told each before it runs.
 
-    A check that could not be made (a table that hides rows, a file that changed meanwhile) has not passed.
+    A check that could not be made (a table that hides rows, a file that changed meanwhile) has not passed. Where loads
+    may go on meanwhile, `again` makes the context anew for a second look at what parity finds wrong (see `twice`).
     """
     report = Report()
     for table in TABLES.values():
         for check in (*checks_of(table), *_of_strangers(context, table)):
             announce(check)
-            report.findings.append((check, check.finding(context, ALWAYS)))
+            found = check.finding(context, ALWAYS) if again is None else twice(check, context, again, ALWAYS)
+            report.findings.append((check, found))
     return report
 
 

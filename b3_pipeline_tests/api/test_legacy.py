@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ JSON = "application/json; charset=utf-8"
 BEFORE = ("content-type", "access-control-allow-origin", "content-length")
 
 
-def ask(db: QuestDB, *urls: str, method: str = "GET") -> list[httpx2.Response]:
+def ask(db: QuestDB, *urls: str, method: str = "GET", **settings: Any) -> list[httpx2.Response]:
     """What the tables' side answers, one question after the other."""
 
     async def work() -> list[httpx2.Response]:
-        async with desk.service(db.address) as service, desk.client(legacy_app(Ours(service))) as client:
+        async with desk.service(db.address, **settings) as service, desk.client(legacy_app(Ours(service))) as client:
             return [await client.request(method, url) for url in urls]
 
     return desk.run(work)
@@ -98,6 +98,21 @@ def test_without_parameters_it_is_the_newest_capture_and_other_parameters_do_not
     assert {(a.status_code, a.headers["content-type"], a.headers["access-control-allow-origin"]) for a in answers} == {
         (200, JSON, "*")
     }
+
+
+def test_a_capture_that_is_dated_ahead_of_now_is_not_the_newest_until_then(
+    db: QuestDB, home: Path, shared: Path, tmp_path: Path
+) -> None:
+    recorded = (shared / "data" / "legacy" / "clean" / "ultimo_dado.json").read_bytes()
+    ahead = desk.changed(recorded, timestamp="2026-10-13T09:00:32")
+    soon = desk.changed(recorded, timestamp="2025-10-14T12:03:00")  # a clock that is three minutes ahead
+    for number, data in enumerate((recorded, ahead)):
+        desk.load_bytes(db, home, tmp_path / str(number) / "ultimo_dado.json", data, CAPTURE)
+    found = ask(db, "/ultimo-dado", "/ultimo-dado?em=2026-10-13T09:00:32")
+    assert [a.content for a in found] == [recorded, ahead]
+    desk.load_bytes(db, home, tmp_path / "soon" / "ultimo_dado.json", soon, CAPTURE)
+    assert ask(db, "/ultimo-dado")[0].content == soon
+    assert ask(db, "/ultimo-dado", now=datetime(2026, 10, 13, 13, tzinfo=UTC))[0].content == ahead
 
 
 def test_a_day_gives_its_last_capture_and_a_moment_its_own(
@@ -243,7 +258,9 @@ def test_the_live_source_takes_precedence_and_a_composed_capture_answers_only_wh
     friday = desk.changed(recorded, timestamp="2025-10-17T09:00:00")
     desk.load_bytes(db, home, tmp_path / "c" / "ultimo_dado.json", friday, CAPTURE)
     desk.load_bytes(db, home, tmp_path / "d" / COMPOSED.file, saturday, COMPOSED)
-    answers = ask(db, "/ultimo-dado", "/ultimo-dado?data=2025-10-18", "/ultimo-dado?em=2025-10-13T19:30")
+    saturday_evening = datetime(2025, 10, 18, 22, tzinfo=UTC)
+    questions = ("/ultimo-dado", "/ultimo-dado?data=2025-10-18", "/ultimo-dado?em=2025-10-13T19:30")
+    answers = ask(db, *questions, now=saturday_evening)
     assert [a.content for a in answers] == [friday, saturday, evening]
     levels = (shared / "data" / "legacy" / "clean" / "gamma.json").read_bytes()
     live = levels.replace(b"6.700,00", b"6.710,00")
@@ -259,7 +276,7 @@ def test_a_document_goes_out_with_its_byte_order_mark_and_in_its_own_encoding(
     for number, data in enumerate((b"\xef\xbb\xbf" + recorded.encode(), recorded.encode("latin-1"))):
         moved = data.replace(b"2025-10-13T", b"2025-10-%dT" % (14 + number))
         desk.load_bytes(db, home, tmp_path / "ultimo_dado.json", moved, CAPTURE)
-        [answer] = ask(db, "/ultimo-dado")
+        [answer] = ask(db, "/ultimo-dado", now=datetime(2025, 10, 15, 15, tzinfo=UTC))
         assert answer.content == moved
 
 
@@ -332,7 +349,9 @@ def test_without_questdb_it_is_the_last_known_with_its_age_or_a_clear_503(
             async with desk.service(gone) as away:
                 service.store = away.store
                 service.shared._shared_s = 0
-                return [known, await client.get("/ultimo-dado"), await client.get("/gamma")]
+                while "warning" not in (stale := await client.get("/ultimo-dado")).headers:
+                    assert (stale.content, "age" in stale.headers) == (known.content, True)  # nobody knows yet
+                return [known, stale, await client.get("/gamma")]
 
     known, stale, none = desk.run(work)
     assert stale.content == known.content

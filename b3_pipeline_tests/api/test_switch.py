@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -220,11 +221,67 @@ def test_a_legacy_side_that_is_away_is_not_asked_again_at_once(
             for route in (*ROUTES, *ROUTES):
                 assert (await desk_.get(route)).status_code == 200
             asked = side.asked
-            desk_.switch._rests_until = desk_.switch._read._shared_s = 0
+            desk_.switch._read._shared_s = 0
+            desk_.switch._rests_until.clear()
             await desk_.get("/gamma")
             return [asked, side.asked]
 
-    assert desk.run(work) == [1, 2]
+    assert desk.run(work) == [len(ROUTES), len(ROUTES) + 1]
+
+
+def test_a_route_that_the_legacy_side_does_not_answer_takes_no_other_with_it(loaded: QuestDB, clean: Path) -> None:
+    theirs = desk.changed((clean / "ultimo_dado.json").read_bytes(), fonte="elsewhere")
+
+    async def work() -> list[httpx2.Response]:
+        async with running(loaded, Side(ultimo_dado=theirs), "legacy") as desk_:
+            return [await desk_.get(route) for route in ("/gamma", "/ultimo-dado")]
+
+    gamma, newest = desk.run(work)
+    assert (gamma.content, gamma.headers["x-b3-side"]) == ((clean / "gamma.json").read_bytes(), "tables")
+    assert newest.content == theirs
+    assert "x-b3-side" not in newest.headers
+
+
+def test_a_file_that_cannot_be_read_is_one_that_is_not_there_as_it_was_to_the_server(
+    db: QuestDB, home: Path, shared: Path, clean: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "legacy"
+    folder.mkdir()
+    (folder / "gamma.json").mkdir()
+    shutil.copy(clean / "ultimo_dado.json", folder)
+    with desk.legacy_server(shared, folder) as url, httpx2.Client(trust_env=False) as before:
+        theirs = [before.get(url + route) for route in ROUTES]
+
+    async def work() -> list[httpx2.Response]:
+        async with desk.contract_client(db.address, "legacy", legacy_dir=folder) as client:
+            return [await client.get(route) for route in ("/gamma", "/ultimo-dado", "/gamma", "/status")]
+
+    gamma, newest, again, status = desk.run(work)
+    was = dict(zip(ROUTES, theirs, strict=True))
+    for answer in (gamma, again):
+        assert (answer.status_code, answer.content) == (404, was["/gamma"].content)
+    assert newest.content == was["/ultimo-dado"].content
+    assert status.content == was["/status"].content
+
+
+def test_a_folder_that_hangs_holds_up_nobody_for_longer_than_its_time(
+    loaded: QuestDB, clean: Path, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "gamma.json"
+    os.mkfifo(pipe)  # to open it for reading waits until somebody writes
+    shutil.copy(clean / "ultimo_dado.json", tmp_path)
+
+    async def work() -> list[httpx2.Response]:
+        async with desk.contract_client(loaded.address, "legacy", legacy_dir=tmp_path) as client:
+            try:
+                return [await client.get(route) for route in ("/gamma", "/ultimo-dado")]
+            finally:
+                os.close(os.open(pipe, os.O_RDWR))
+
+    gamma, newest = desk.run(work)
+    assert (gamma.content, gamma.headers["x-b3-side"]) == ((clean / "gamma.json").read_bytes(), "tables")
+    assert newest.content == (clean / "ultimo_dado.json").read_bytes()
+    assert "x-b3-side" not in newest.headers
 
 
 def test_what_neither_side_has_is_what_the_legacy_side_says(db: QuestDB, home: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 from pydantic import ValidationError
 
+from b3_pipeline import migration_log
 from b3_pipeline.dagster_server import environment
 from b3_pipeline.loading.ledger import COUNTS
 from b3_pipeline.questdb.client import QuestDB
@@ -264,3 +265,55 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(home: Path, monkeyp
     with pytest.raises(ValidationError) as raised:  # as a log has it, where no command catches it
         Settings()
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.fixture
+def holed(home: Path, legacy: Path, db: QuestDB) -> dict[str, int]:
+    """The clean folder, loaded; then March's settlements are gone. The rows that there were."""
+    loaded = answer("migrate", "--legacy", legacy / "clean")
+    db.execute("alter table b3_adjustments drop partition list '2025-03'")
+    db.wait_applied("b3_adjustments")
+    return {table: counts["rows_in_table"] for table, counts in loaded["tables"].items()}
+
+
+def test_a_range_fills_exactly_what_is_missing_in_its_sessions(
+    home: Path, legacy: Path, db: QuestDB, holed: dict[str, int]
+) -> None:
+    week = ["--from", "2025-03-08", "--to", "2025-03-16"]  # a Saturday and a Sunday
+    filled = answer("migrate", "--legacy", legacy / "clean", *week)
+    assert filled["ok"]
+    assert {t: c["filled"] for t, c in filled["tables"].items() if c["filled"]} == {"b3_adjustments": 15}
+    days = "select distinct timestamp_floor('d', ts) d from b3_adjustments where ts in '2025-03' order by d"
+    assert [day.day for (day,) in db.query(days)] == [10, 11, 12, 13, 14]
+    again = answer("migrate", "--legacy", legacy / "clean", *week)
+    assert not any(counts["filled"] for counts in again["tables"].values())
+    whole = answer("migrate", "--legacy", legacy / "clean")
+    assert {t: c["rows_in_table"] for t, c in whole["tables"].items()} == holed
+    assert answer("validate", "--legacy", legacy / "clean")["ok"]
+
+
+@pytest.mark.parametrize(
+    ("days", "why"),
+    [
+        (["--from", "2025-03-14", "--to", "2025-03-10"], "time's order"),
+        (["--from", "2025-03-08", "--to", "2025-03-09"], "There is no session"),
+        (["--from", "1999-01-01", "--to", "1999-12-31"], "known from 2018-01-02"),
+        (["--from", "2999-01-01", "--to", "2999-12-31"], "There is no session"),
+        (["--from", "2025-03-08"], "both --from and --to"),
+        (["--from", "14/03/2025", "--to", "2025-03-14"], "14/03/2025"),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
+)
+def test_a_range_without_a_session_exits_with_2_and_a_sentence(
+    home: Path, legacy: Path, days: list[str], why: str
+) -> None:
+    assert why in " ".join(b3("migrate", "--legacy", legacy / "clean", *days, code=2).stderr.split())
+
+
+def test_each_migration_is_logged_with_its_sources_and_the_way_back(home: Path, legacy: Path) -> None:
+    result = answer("migrate", "--legacy", legacy / "dirty", "--from", "2025-10-01", "--to", "2025-10-10", code=1)
+    [step] = migration_log.steps(home)
+    assert (step["kind"], step["outcome"], step["counts"]) == ("migrate", "failed", result["tables"])
+    assert step["checksums"] == {f["name"]: f["sha256"] for f in result["files"] if f["sha256"]}
+    assert step["details"]["sessions"] == ["2025-10-01", "2025-10-10"]
+    assert "b3 backup restore" in step["way_back"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from b3_pipeline.quality import parity_report
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline_tests.cli.commands import answer, b3
 from b3_pipeline_tests.quality.conftest import ADJUSTMENTS, Desk
@@ -43,6 +44,7 @@ def test_a_proof_that_holds_is_ok_and_has_the_numbers_of_every_table_and_feed(de
         *("b3_snapshots", "b3_indicators", "b3_vol_surface", "b3_gamma_levels", "b3_adjustments", "b3_captures")
     }
     assert result["payloads"] == {"compared": 2, "different": 0}
+    assert parity_report.latest(desk.home) == {"at": "2025-10-14T15:00:00+00:00", **result}
 
 
 def test_a_defect_exits_with_1_and_repair_mends_it(desk: Desk) -> None:

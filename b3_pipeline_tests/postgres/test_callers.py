@@ -41,6 +41,17 @@ def test_the_busiest_of_the_newest_session_come_first_and_older_sessions_when_as
     assert recent(dsn, date(2025, 10, 13)) == [busy, CALLER, before]
 
 
+def test_the_first_call_of_a_session_ends_those_of_more_than_400_days_before(dsn: str) -> None:
+    days = (401, 400, 1)
+    old, kept, before = (replace(CALLER, session=TODAY - timedelta(days=day)) for day in days)
+    add(dsn, [before])
+    add(dsn, [old, kept])  # who is late with it: nothing new begins
+    assert recent(dsn, old.session) == [before, kept, old]
+    add(dsn, [CALLER])
+    assert recent(dsn, old.session) == [CALLER, before, kept]
+    assert recent(dsn, old.session, 2) == [CALLER, before]
+
+
 def test_a_postgresql_that_is_away_is_a_sentence_without_its_password() -> None:
     for ask in (lambda dsn: add(dsn, [CALLER]), lambda dsn: recent(dsn, TODAY)):
         with pytest.raises(CallersError, match="does not answer") as failed:

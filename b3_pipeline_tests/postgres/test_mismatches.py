@@ -62,6 +62,15 @@ def test_who_has_seen_it_says_why_it_may_stand_and_the_first_one_stays(dsn: str)
     assert (kept.open, open_count(dsn)) == (False, 0)
 
 
+def test_open_mismatches_come_first_however_many_others_were_met_since(dsn: str) -> None:
+    record(dsn, FOUND)
+    for number in range(4):
+        later = replace(FOUND, legacy=b"%d" % number, at=NOW + timedelta(minutes=number + 1))
+        record(dsn, replace(later, ignored_by=("key_order",)) if number < 3 else later)
+    assert [m.legacy for m in mismatches.foremost(dsn, 3)] == [b"3", FOUND.legacy, b"2"]
+    assert mismatches.counted(dsn) == (2, 5)
+
+
 @pytest.mark.parametrize(
     ("number", "who", "why", "said"),
     [

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
-from typing import Any
+from datetime import date, datetime, timedelta
+from typing import Any, TypeVar
 
 from b3_pipeline.api.page import formats
 from b3_pipeline.api.page.charts import chosen_tenor, levels_of
-from b3_pipeline.api.v1.models import Curve, Dataset, Overview, Settlement
+from b3_pipeline.api.v1.models import Curve, Dataset, Kpi, Overview, Settlement
 from b3_pipeline.parsing.months import BadMonth, year_and_month
 
+T = TypeVar("T", Kpi, Dataset)
 PHASES: Mapping[str, tuple[str, str]] = {
     "legacy": ("legado", "os coletores antigos respondem"),
     "shadow": ("sombra", "os antigos respondem, os nossos são comparados ao lado"),
@@ -28,6 +29,7 @@ TABLE_OF = {
     "volatilidade": "b3_vol_surface",
     "gamma": "b3_gamma_levels",
     "dxy": "b3_dxy_ticks",
+    "sinais": "tp_capital_signals",
 }
 #: A body of the legacy contract is shown up to so many characters.
 SHOWN_BODY = 20_000
@@ -75,12 +77,16 @@ class Mismatch:
     settled: str | None  # who saw it and why it may stand, or which rules explain it; None: it is open
 
 
-def context(overview: Overview, tenor: str | None, stale: bool) -> dict[str, Any]:
-    """What the fragment's template needs; `stale`: it is the last known overview, for QuestDB is away."""
+def context(known: Overview, tenor: str | None, stale_s: float | None = None) -> dict[str, Any]:
+    """What the fragment's template needs; `stale_s`: QuestDB is away, and this overview is the last known, so old."""
+    stale = stale_s is not None
+    now = known.at + timedelta(seconds=stale_s or 0)
+    overview = as_of(known, now) if stale else known
     datasets = {dataset.table: dataset for dataset in overview.datasets}
     surface = overview.surface
     return {
         "overview": overview,
+        "now": now,
         "phase": PHASES[overview.phase],
         "curve": curve_rows(overview.di_curve, overview.di_curve_before),
         "settlements": [settlement_row(settlement) for settlement in overview.settlements],
@@ -97,6 +103,29 @@ def context(overview: Overview, tenor: str | None, stale: bool) -> dict[str, Any
     }
 
 
+def as_of(overview: Overview, now: datetime) -> Overview:
+    """An overview as it is to be read at a later moment: everything is older, and late if it has been due since."""
+    passed = (now - overview.at) / timedelta(seconds=1)
+
+    def later(one: T) -> T:
+        age = None if one.age_s is None else one.age_s + passed
+        late = one.fresh is not None and one.due is not None and one.due < now
+        return one.model_copy(update={"age_s": age, "fresh": one.fresh and not late})
+
+    return overview.model_copy(
+        update={"kpis": [later(kpi) for kpi in overview.kpis], "datasets": [later(d) for d in overview.datasets]}
+    )
+
+
+def standing(fresh: bool | None, stale: bool) -> tuple[str, str]:
+    """How a badge looks (good, bad, or neither) and what it says. Nobody knows what is fresh while QuestDB is away."""
+    if fresh is None:
+        return "", "sem prazo"
+    if not fresh:
+        return "bad", "atrasado"
+    return ("", "não se sabe") if stale else ("good", "em dia")
+
+
 def curve_rows(today: Curve | None, before: Curve | None) -> list[CurveRow]:
     """Both curves side by side, by expiry."""
     rates = [{p.contract_month: p for p in curve.points} if curve else {} for curve in (today, before)]
@@ -109,13 +138,18 @@ def curve_rows(today: Curve | None, before: Curve | None) -> list[CurveRow]:
     return sorted(rows, key=lambda row: row.expiry)
 
 
+def price_decimals(instrument: str) -> int:
+    """How many decimals a settlement of an instrument is shown with."""
+    return PRICE_DECIMALS.get(instrument, 2)
+
+
 def settlement_row(settlement: Settlement) -> SettlementRow:
     """A settlement's row."""
     try:
         year, month = year_and_month(settlement.contract_month)
     except BadMonth:
         year, month = 0, 0
-    return SettlementRow(settlement, PRICE_DECIMALS.get(settlement.instrument, 2), year * 100 + month)
+    return SettlementRow(settlement, price_decimals(settlement.instrument), year * 100 + month)
 
 
 def since(dataset: Dataset | None, now: datetime) -> str:

@@ -1,4 +1,4 @@
-"""The page's routes: the page itself, the parts of it that change, its charts, and the list of payloads that differed."""
+"""The page's routes: the page itself, the parts of it that change, its charts, and how parity with the legacy side stands."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
-import psycopg
 from fastapi import APIRouter, FastAPI, Query, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 from starlette.responses import HTMLResponse, Response
 
-from b3_pipeline.api.page import assets, formats, panels
+from b3_pipeline.api.page import assets, cutover, formats, panels
+from b3_pipeline.api.page import parity as standing
 from b3_pipeline.api.page.charts import Chart, ThemeName, charts_of
 from b3_pipeline.api.problems import Problem
 from b3_pipeline.api.service import Service
@@ -24,22 +26,30 @@ from b3_pipeline.api.sharing import Answer
 from b3_pipeline.api.store import StoreAway
 from b3_pipeline.api.v1.answers import aged, known, tag_of
 from b3_pipeline.api.v1.models import Overview
-from b3_pipeline.errors import B3Error
+from b3_pipeline.parsing.months import is_tenor
 
 router = APIRouter(include_in_schema=False)
 
 Ask = Callable[[Service], Awaitable[Answer[Overview]]]
+AskParity = Callable[[Service], Awaitable[standing.Parity]]
 #: How many different fragments (by tenor) and charts are kept made.
 KEPT = 64
 _THEMES: dict[str, ThemeName] = {"claro": "light", "escuro": "dark"}
 
-Tenor = Annotated[str | None, Query(alias="vencimento", pattern="^[a-z]{3}-[0-9]{2}$", description="Tenor: nov-25")]
+
+def _tenor(text: str | None) -> str | None:
+    if text is not None and not is_tenor(text):
+        raise PydanticCustomError("tenor", "is no tenor", {"expected": "a month like nov-25"})
+    return text
+
+
+Tenor = Annotated[str | None, AfterValidator(_tenor), Query(alias="vencimento", description="Tenor: nov-25")]
 ThemeQuery = Annotated[Literal["claro", "escuro"], Query(alias="tema")]
 
 
-def mount(app: FastAPI, ask: Ask | None = None) -> None:
+def mount(app: FastAPI, ask: Ask | None = None, ask_parity: AskParity = standing.of_service) -> None:
     """Adds the static files, and what the routes share; `ask` gives the overview (or raises StoreAway), by default the API's own."""
-    app.state.page = Page(ask or _of_api)
+    app.state.page = Page(ask or _of_api, ask_parity)
     app.add_route("/static/{name:path}", assets.answer, include_in_schema=False)
 
 
@@ -62,9 +72,9 @@ class Rendered:
 class Page:
     """What is made for the page, once for all who look at it. For one event loop."""
 
-    def __init__(self, ask: Ask) -> None:
-        self.overview = ask
-        self._fragments: OrderedDict[tuple[str | None, bool], Rendered] = OrderedDict()
+    def __init__(self, ask: Ask, ask_parity: AskParity) -> None:
+        self.overview, self.parity = ask, ask_parity
+        self._fragments: OrderedDict[tuple[str | None, int | None], Rendered] = OrderedDict()
         self._items: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._drawing = asyncio.Lock()
 
@@ -72,7 +82,8 @@ class Page:
         """The parts that change."""
         surface = answer.value.surface
         tenor = tenor if surface and tenor in surface.tenors else None  # nobody fills this with names of his own
-        key = (tenor, answer.stale)
+        # what is the last known grows older while it stays the same: it says so every minute
+        key = (tenor, int(answer.age_s // 60) if answer.stale else None)
         before = self._fragments.get(key)
         if before is not None and before.of is answer.value:
             return before
@@ -143,13 +154,24 @@ async def charts(request: Request, tenor: Tenor = None, theme: ThemeQuery = "cla
 
 @router.get("/paridade")
 async def parity(request: Request) -> Response:
-    """The payloads of the legacy contract that ours did not equal."""
-    try:
-        found, status = panels.mismatches(await _service(request).mismatch_list()), 200
-    except (B3Error, psycopg.Error):
-        found, status = None, 503
-    html = render("parity.html", mismatches=found, dagster_url=_service(request).dagster_url)
-    return HTMLResponse(html, status, {"Cache-Control": "no-store"})
+    """The payloads of the legacy contract that ours did not equal, what was compared at all, and who still asks for it."""
+    found = await _page(request).parity(_service(request))
+    html = render(
+        "parity.html",
+        parity=found,
+        sessions=standing.SESSIONS,
+        most_callers=standing.CALLERS,
+        dagster_url=_service(request).dagster_url,
+    )
+    return HTMLResponse(html, 503 if found.differed is None else 200, {"Cache-Control": "no-store"})
+
+
+@router.get("/corte")
+async def cutover_page(request: Request) -> Response:
+    """The phase, and the gates of the next step as they were last seen."""
+    values = await cutover.of_service(_service(request))
+    html = render("cutover.html", dagster_url=_service(request).dagster_url, **values)
+    return HTMLResponse(html, 200, {"Cache-Control": "no-store"})
 
 
 def _page(request: Request) -> Page:
@@ -201,7 +223,9 @@ def _environment() -> Environment:
         "asset": assets.address,
         "change": formats.change,
         "change_of": formats.change_of,
+        "price_decimals": panels.price_decimals,
         "since": panels.since,
+        "standing": panels.standing,
     }
     return environment
 
@@ -215,7 +239,7 @@ def render(template: str, **values: Any) -> str:
 
 def _fragment(answer: Answer[Overview], tenor: str | None) -> str:
     overview = answer.value
-    values = panels.context(overview, tenor, answer.stale)
+    values = panels.context(overview, tenor, answer.age_s if answer.stale else None)
     version = tag_of("".join(chart.version("light") for chart in charts_of(overview, tenor)).encode())
     return render("fragment.html", charts_version=version, **values)
 

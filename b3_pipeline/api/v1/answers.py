@@ -17,7 +17,9 @@ STALE = '110 - "Response is Stale"'
 
 def aged(answer: Answer[Any]) -> dict[str, str]:
     """The headers that say how old an answer is; none where it is as new as it should be."""
-    return {"Age": str(round(answer.age_s)), "Warning": STALE} if answer.stale else {}
+    if not (answer.stale or answer.late):
+        return {}
+    return {"Age": str(round(answer.age_s)), **({"Warning": STALE} if answer.stale else {})}
 
 
 def tag_of(data: bytes) -> str:

@@ -1,9 +1,7 @@
-"""Errors of every route as problem documents; and OpenAPI, which says so."""
+"""Errors of every route as problem documents; and OpenAPI, which says so, with keys and examples."""
 
 from __future__ import annotations
 
-import logging
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,13 +10,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from b3_pipeline.api.problems import MEDIA_TYPE, Problem, problem
+from b3_pipeline.api.problems import DEFECT, MEDIA_TYPE, TITLES, Problem, problem
 from b3_pipeline.api.store import StoreAway
+from b3_pipeline.api.v1.answers import MEDIA_TYPE as JSON
+from b3_pipeline.api.v1.examples import EXAMPLES
 from b3_pipeline.api.v1.models import ProblemDocument
 
 #: QuestDB comes back by itself: asking again after so long makes sense.
 RETRY_AFTER_S = 1
-_log = logging.getLogger(__name__)
 _DETAILS = {
     404: "There is nothing here: /api/v1/openapi.json says what there is.",
     405: "This address takes other methods: see the Allow header.",
@@ -35,7 +34,7 @@ def install(app: FastAPI) -> None:
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
-        return _without_422(made())
+        return _with_examples(_with_keys(_without_422(made())))
 
     app.openapi = openapi
 
@@ -75,42 +74,79 @@ async def _refused(request: Request, error: Exception) -> Response:
     return problem(error.status_code, detail, error.headers, instance=_instance(request))
 
 
-async def _defect(request: Request, error: Exception) -> Response:
-    """What is wrong is for the log: it may have a path, a statement or a value in it."""
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(500, "This is a defect of ours, and it is logged.", instance=_instance(request))
+async def _defect(request: Request, _error: Exception) -> Response:
+    """The framework raises it once more after this: who lies around every route logs it."""
+    return problem(500, DEFECT, instance=_instance(request))
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route, for OpenAPI; 405 and 429 are every route's."""
+    """The error responses of a route, for OpenAPI; those of `_EVERY` are every route's."""
     return {
         status: {
-            "description": _MEANINGS.get(status, HTTPStatus(status).phrase),
+            "description": _MEANINGS[status],
             "model": ProblemDocument,
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"$ref": "#/components/schemas/ProblemDocument"},
                     "example": {
                         "type": "about:blank",
-                        "title": HTTPStatus(status).phrase,
+                        "title": TITLES[status],
                         "status": status,
-                        "detail": _MEANINGS.get(status, ""),
+                        "detail": _MEANINGS[status],
+                        "instance": "9f86d081884c7d65",
                     },
                 }
             },
         }
-        for status in sorted({*statuses, 401, 429})
+        for status in sorted({*statuses, *_EVERY})
     }
 
 
+#: Whoever lies around the routes gives these answers, too.
+_EVERY = (401, 413, 414, 421, 429)
 _MEANINGS = {
     400: "A parameter is wrong or unknown: `errors` names each, what was wrong, and what is allowed",
     401: "This service asks for an API key, and none or a wrong one was given",
     403: "The key that was given does not allow it",
     404: "There is no such thing",
+    413: "The body is larger than a mebibyte",
+    414: "The address is longer than eight kibibytes",
+    421: "The request means another host: `B3_ALLOWED_HOSTS` says which this service is",
     429: "Too many requests: `Retry-After` says when to ask again",
     503: "The database is away, and no earlier answer is known",
 }
+
+
+#: A key is shown in one of these ways. Health asks for none, changing for one always, reading where the home says so.
+_KEYS: dict[str, dict[str, str]] = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The key as a bearer token"},
+    "basic": {"type": "http", "scheme": "basic", "description": "For browsers: any user, the key as the password"},
+}
+_OPEN = "/api/v1/health"
+_EXAMPLES = {f"#/components/schemas/{model.__name__}": example for model, example in EXAMPLES.items()}
+
+
+def _with_keys(document: dict[str, Any]) -> dict[str, Any]:
+    """How a key is shown, and where."""
+    document.setdefault("components", {})["securitySchemes"] = _KEYS
+    needed: list[dict[str, list[str]]] = [{name: []} for name in _KEYS]
+    for path, operations in document.get("paths", {}).items():
+        for method, operation in operations.items():
+            reading = [] if path.startswith(_OPEN) else [{}, *needed]
+            operation["security"] = reading if method == "get" else needed
+    return document
+
+
+def _with_examples(document: dict[str, Any]) -> dict[str, Any]:
+    """Every answer with its example; put here, for the framework would leave out what is null in it."""
+    for operations in document.get("paths", {}).values():
+        for operation in operations.values():
+            content = operation.get("responses", {}).get("200", {}).get("content", {}).get(JSON, {})
+            example = _EXAMPLES.get(content.get("schema", {}).get("$ref"))
+            if example is not None:
+                content["example"] = example
+    return document
 
 
 def _without_422(document: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from b3_pipeline.api.v1.models import (
     Curve,
@@ -21,6 +19,10 @@ from b3_pipeline.api.v1.models import (
     Dxy,
     DxyPoint,
     GammaLevel,
+    KnownLevels,
+    KnownSettlement,
+    KnownSignal,
+    KnownVolatility,
     Kpi,
     Settlement,
     Surface,
@@ -28,14 +30,16 @@ from b3_pipeline.api.v1.models import (
 from b3_pipeline.choosing import LEGACY_FEEDS, front_contract, rank
 from b3_pipeline.parsing.months import BadMonth, year_and_month
 from b3_pipeline.quality.freshness import Freshness
-from b3_pipeline.sessions import session_after, sessions_of, to_local, to_utc, trade_date
+from b3_pipeline.sessions import bank_days, session_after, session_before, to_local, to_utc, trade_date
 from b3_pipeline.tables import indicator_slug
 
 Row = Mapping[str, Any]
 #: BRL that a contract gains or loses with a change of one in its price (ANCHORS, the dashboard's field).
 PER_CONTRACT = {"DI1": 1.0, "DOL": 50.0, "WDO": 10.0, "WIN": 0.2, "IND": 1.0}
 INSTRUMENTS = ("DI1", "DDI", "DOL", "WDO", "WIN", "IND")
-#: A DI1 pays so many points on its expiry; a year has so many sessions.
+#: The futures whose front contracts stand beside a signal.
+_FRONTS = ("DOL", "DI1", "DDI")
+#: A DI1 pays so many points on its expiry; a year of its rate has so many bank days.
 _NOTIONAL, _YEAR = 100_000, 252
 #: What a difference of two prices is rounded to: more digits are of binary fractions, not of the exchange.
 _DIGITS = 8
@@ -78,17 +82,10 @@ def _first_session(year: int, month: int) -> date:
     return session_after(date(year, month, 1) - timedelta(days=1))
 
 
-@lru_cache(maxsize=20_000)
-def sessions_until(session: date, end: date) -> int:
-    """How many sessions there are from one day (included) to another (not included)."""
-    days = np.arange(np.datetime64(session), np.datetime64(end))
-    return int((sessions_of(days) == days).sum()) if len(days) else 0
-
-
 def di_rate(price: float, session: date, contract_month: str) -> float | None:
-    """The rate of a DI1 (% a year, base 252) by its settlement PU; None where that says none, as on its expiry."""
+    """The rate of a DI1 (% a year of 252 bank days) by its settlement PU; None where that says none, as on its expiry."""
     try:
-        remaining = sessions_until(session, expiry(contract_month))
+        remaining = bank_days(session, expiry(contract_month))
     except BadMonth:
         return None
     if remaining <= 0 or not 0 < price < _NOTIONAL:
@@ -133,33 +130,61 @@ def best(rows: Iterable[tuple[date, Row]]) -> tuple[date, Row] | None:
     return max(rows, key=lambda found: (found[0], -rank(found[1]["feed"]), found[1]["ts"]), default=None)
 
 
-def settlements(rows: Iterable[Row]) -> tuple[list[Settlement], list[Settlement]]:
-    """The settlements of each instrument's newest session, and those of its session before; contracts by date."""
-    chosen: dict[tuple[str, date], dict[str, tuple[date, Row]]] = {}
+class Settled(NamedTuple):
+    """The settlements of an overview: instruments in the desk's order, contracts by date.
+
+    `whole` are those of each instrument's session, `before` those of the session before it; `shown` is `whole` with the
+    later settlement of each contract that has one, which says by its own session of when it is.
+    """
+
+    shown: list[Settlement]
+    whole: list[Settlement]
+    before: list[Settlement]
+
+
+_BySession = Mapping[date, Mapping[str, tuple[date, Row]]]
+
+
+def settlements(rows: Iterable[Row]) -> Settled:
+    """The settlements of each instrument's newest whole session, of the one before it, and what is newer than both."""
+    chosen: dict[str, dict[date, dict[str, tuple[date, Row]]]] = {}
     for row in rows:
         if row["price_settlement"] is None or not _is_month(row["contract_month"]):
             continue
         session = session_of_row(row, row["trade_date"])
-        there = chosen.setdefault((row["instrument"], session), {})
+        there = chosen.setdefault(row["instrument"], {}).setdefault(session, {})
         found = best(filter(None, (there.get(row["contract_month"]), (session, row))))
         assert found is not None, "there is a row at least"
         there[row["contract_month"]] = found
-    newest: list[Settlement] = []
-    before: list[Settlement] = []
-    for instrument in sorted({name for name, _ in chosen}, key=_place):
-        sessions = sorted((session for name, session in chosen if name == instrument), reverse=True)
-        older = chosen[instrument, sessions[1]] if len(sessions) > 1 else {}
-        newest += _in_order(chosen[instrument, sessions[0]], older)
-        before += _in_order(older, {})
-    return newest, before
+    settled = Settled([], [], [])
+    for instrument in sorted(chosen, key=_place):
+        sessions = chosen[instrument]
+        newest = _whole_session(sessions)
+        shown = dict(sessions[newest])
+        for later in sorted(session for session in sessions if session > newest):
+            shown |= sessions[later]
+        settled.shown.extend(_in_order(shown, sessions))
+        settled.whole.extend(_in_order(sessions[newest], sessions))
+        settled.before.extend(_in_order(sessions.get(session_before(newest), {}), sessions))
+    return settled
 
 
-def _in_order(found: Mapping[str, tuple[date, Row]], earlier: Mapping[str, tuple[date, Row]]) -> list[Settlement]:
-    def price_before(month: str) -> float | None:
+def _whole_session(sessions: _BySession) -> date:
+    """The newest session that a live source has brought, all contracts at once; where none has, the newest of all.
+
+    The legacy collector brings one contract of a session, and often before the report does.
+    """
+    live = [s for s, found in sessions.items() if any(rank(row["feed"]) == 0 for _session, row in found.values())]
+    return max(live or sessions)
+
+
+def _in_order(found: Mapping[str, tuple[date, Row]], sessions: _BySession) -> list[Settlement]:
+    def price_before(month: str, session: date) -> float | None:
+        earlier = sessions.get(session_before(session), {})
         return earlier[month][1]["price_settlement"] if month in earlier else None
 
     return [
-        Settlement(**settlement_fields(row, session, price_before(month)))
+        Settlement(**settlement_fields(row, session, price_before(month, session)))
         for month, (session, row) in sorted(found.items(), key=lambda item: year_and_month(item[0]))
     ]
 
@@ -245,17 +270,18 @@ def price_of(instrument: str, day: date, adjustments: Iterable[Row], snapshots: 
     session, row = found
     table, _row, previous = next(one for one in candidates if one[1] is row)
     if previous is None:
+        before = session_before(session)
         older = best(
-            (s, r)
+            (before, r)
             for _t, r, _p in candidates
-            if r["contract_month"] == row["contract_month"] and (s := session_of_row(r, r.get("trade_date"))) < session
+            if r["contract_month"] == row["contract_month"] and session_of_row(r, r.get("trade_date")) == before
         )
         previous = older[1]["price_settlement"] if older else None
     return Value(row["price_settlement"], row, session, table, previous, row["contract_month"])
 
 
 def indicator_of(name: str, daily: Iterable[Row], captured: Iterable[Row]) -> Value | None:
-    """The newest value of an indicator, and what the session before had."""
+    """The newest value of an indicator, and what the session before had; an older one is no previous value."""
     rows = [("b3_indicators_daily", row) for row in daily if row["indicator"] == name]
     rows += [("b3_indicators", row) for row in captured if indicator_slug(row["name"]) == name]
     dated = [(session_of_row(row), row) for _table, row in rows if row["value"] is not None]
@@ -263,7 +289,7 @@ def indicator_of(name: str, daily: Iterable[Row], captured: Iterable[Row]) -> Va
     if found is None:
         return None
     session, row = found
-    before = best((s, r) for s, r in dated if s < session)
+    before = best((s, r) for s, r in dated if s == session_before(session))
     table = next(table for table, one in rows if one is row)
     return Value(row["value"], row, session, table, before[1]["value"] if before else None)
 
@@ -337,6 +363,46 @@ def gamma_level(row: Row) -> GammaLevel:
     return GammaLevel(at=aware(row["ts"]), **walls)
 
 
+def known_signal(row: Row) -> KnownSignal:
+    """A row of the warehouse's `signals_known`, whose moments are aware."""
+    own = (row["instrument"], row["contract_month"], "settlement", "settlement")
+    fronts = [(name, row[f"{of}_contract"], f"{of}_settlement", of) for name in _FRONTS for of in [name.lower()]]
+    settlements = [
+        KnownSettlement(
+            instrument=name,
+            contract_month=month,
+            price=row[price],
+            session=row[f"{of}_session"],
+            at=row[f"{of}_known_at"],
+            feed=row[f"{of}_feed"],
+        )
+        for name, month, price, of in (own, *fronts)
+        if row[price] is not None and (price == own[2] or (name, month) != own[:2])
+    ]
+    levels = [
+        KnownLevels(
+            instrument=name,
+            **{wall: row[f"{of}_{wall}"] for wall in ("call_wall", "put_wall", "gamma_flip")},
+            at=row[f"{of}_known_at"],
+            feed=row[f"{of}_feed"],
+        )
+        for name, of in (("ES_SP500", "es"), ("VIX", "vix"))
+        if row[f"{of}_known_at"] is not None
+    ]
+    volatility = None
+    if row["vol_at_the_money"] is not None:
+        of_tenor = {"tenor": row["vol_tenor"], "value": row["vol_at_the_money"]}
+        volatility = KnownVolatility(**of_tenor, at=row["vol_known_at"], feed=row["vol_feed"])
+    return KnownSignal(
+        at=row["ts"],
+        **{name: row[name] for name in ("channel", "signal_type", "asset", "kind", "buy_min", "buy_max", "stop")},
+        targets=[row[name] for name in ("target_1", "target_2", "target_final") if row[name] is not None],
+        settlements=settlements,
+        gamma=levels,
+        volatility=volatility,
+    )
+
+
 def dxy(rows: Sequence[Row], session: date | None, expected: Mapping[str, time], until: datetime) -> Dxy:
     """The dollar index of a session's day: each bucket that was read, and null for each one expected that was not.
 
@@ -366,16 +432,14 @@ def _minus(moment: datetime) -> float:
     return -moment.replace(tzinfo=UTC).timestamp()
 
 
-def dxy_value(rows: Iterable[Row], before: Iterable[Row]) -> Value | None:
-    """The dollar index now: its last reading; `before` are readings of earlier days, of which the last counts."""
-    last = _last(rows)
-    earlier = _last(before)
-    if last is None:
-        last, earlier = earlier, None
+def dxy_value(rows: Sequence[Row], before: Sequence[Row]) -> Value | None:
+    """The dollar index now: its last reading, and the last of the session before; `before` are readings of earlier days."""
+    last = _last(rows) or _last(before)
     if last is None:
         return None
-    previous = earlier["value"] if earlier else None
-    return Value(last["value"], last, to_local(last["ts"]).date(), "b3_dxy_ticks", previous)
+    day = to_local(last["ts"]).date()
+    earlier = _last(row for row in before if to_local(row["ts"]).date() == session_before(day))
+    return Value(last["value"], last, day, "b3_dxy_ticks", earlier["value"] if earlier else None)
 
 
 def _last(rows: Iterable[Row]) -> Row | None:

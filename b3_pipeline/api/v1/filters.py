@@ -95,7 +95,7 @@ def _month(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    if has_controls(text) or not text.isprintable():
+    if has_controls(text):
         raise ValueError("has characters that no text of ours has")
     return text
 

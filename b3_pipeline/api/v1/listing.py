@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
@@ -151,7 +152,14 @@ async def surface_page(store: Store, filters: SurfaceFilters) -> tuple[list[mode
         last = rows[-1]["ts"]
         rows = [row for row in rows if row["ts"] > last]
         rows += await paging.newest(store, SURFACE, where & condition("{ts} = %s", last, ts="ts"), _OF_A_MOMENT)
-    found = smiles([*begun, *rows], filters.one_a_key)
+    return await asyncio.to_thread(_smiles_page, [*begun, *rows], filters, after, cut)
+
+
+def _smiles_page(
+    rows: Sequence[Row], filters: SurfaceFilters, after: Position | None, cut: bool
+) -> tuple[list[models.Smile], Position | None]:
+    """The page that these rows make; `cut`: there are more rows than these. Some hundred ms of work: not for the event loop."""
+    found = smiles(rows, filters.one_a_key)
     if after:
         found = [smile for smile in found if _place(smile) > (_newest_first(after.ts), *after.keys)]
     more = cut or len(found) > filters.limit
@@ -184,4 +192,4 @@ async def table_page(
     found: Found = await paging.page(
         store, listing, filters.where(), filters.limit, filters.position(listing), filters.one_a_key
     )
-    return [document(row) for row in found.rows], found.last
+    return await asyncio.to_thread(list, map(document, found.rows)), found.last

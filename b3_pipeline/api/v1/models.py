@@ -31,8 +31,8 @@ class Kpi(Document):
     unit: str = Field(description="BRL/1000 USD, PU, points, % a.a., BRL/USD, %", examples=["BRL/1000 USD"])
     decimals: int = Field(ge=0, le=6, description="How many decimals are shown")
     previous: float | None = Field(
-        description="The value of the session before; of a settlement what the exchange compares with "
-        "(for DI1 and DDI carried forward one day)"
+        description="The value of the session before, null where that is not known; of a settlement what the exchange "
+        "compares with (for DI1 and DDI carried forward one day)"
     )
     change: float | None = Field(description="value − previous, in the same unit")
     contract_month: str | None = Field(default=None, description="Of a future: its contract")
@@ -47,11 +47,11 @@ class Kpi(Document):
 class CurvePoint(Document):
     contract_month: ContractMonth
     expiry: date = Field(description="The contract's expiry: the first session of its month")
-    rate: float = Field(description="% a year, base 252 sessions")
+    rate: float = Field(description="% a year of 252 bank days")
 
 
 class Curve(Document):
-    """The DI curve of a session: rates by expiry, ascending."""
+    """The DI curve of a session: rates by expiry, ascending. In an overview of the newest session that is there whole."""
 
     session: date
     points: list[CurvePoint]
@@ -125,6 +125,56 @@ class Dataset(Document):
     dagster_url: str = Field(description="The asset's page in Dagster")
 
 
+class KnownSettlement(Document):
+    """A settlement as it was known at a moment: `session` is the one it belongs to, `at` when the desk could know it."""
+
+    instrument: str = Field(examples=["DOL"])
+    contract_month: ContractMonth
+    price: float
+    session: date | None
+    at: datetime
+    feed: Feed
+
+
+class KnownLevels(Document):
+    """Gamma levels as they were known at a moment."""
+
+    instrument: str = Field(examples=["ES_SP500"])
+    call_wall: float | None
+    put_wall: float | None
+    gamma_flip: float | None
+    at: datetime
+    feed: Feed
+
+
+class KnownVolatility(Document):
+    """The volatility at the money (% a year) of the front tenor, as it was known at a moment."""
+
+    tenor: str = Field(examples=["nov-25"])
+    value: float
+    at: datetime
+    feed: Feed
+
+
+class KnownSignal(Document):
+    """A signal that nobody has deleted, with what was known at its moment; prices in BRL."""
+
+    at: Moment
+    channel: str
+    signal_type: str = Field(examples=["Day Trade"])
+    asset: str = Field(description="B3's ticker", examples=["PETRK340"])
+    kind: str | None = Field(description="future, option, share or other, as the ticker says")
+    buy_min: float | None
+    buy_max: float | None
+    targets: list[float] = Field(description="In their order, those that are given")
+    stop: float | None
+    settlements: list[KnownSettlement] = Field(
+        description="Of a future its own contract first; then the front contracts of DOL, DI1 and DDI"
+    )
+    gamma: list[KnownLevels]
+    volatility: KnownVolatility | None
+
+
 class Overview(Document):
     """Everything that the page needs. Between two changes of the data only `at` and the ages (`age_s`) grow."""
 
@@ -134,12 +184,21 @@ class Overview(Document):
     kpis: list[Kpi]
     di_curve: Curve | None
     di_curve_before: Curve | None
-    settlements: list[Settlement]
+    settlements: list[Settlement] = Field(
+        description="The contracts of each instrument's newest whole session; one that has a later price, with that one"
+    )
     surface: Surface | None
     gamma: list[GammaLevel]
     dxy: Dxy
     datasets: list[Dataset]
-    mismatches: int = Field(description="Payloads of the legacy contract that differed, and nobody has looked at")
+    mismatches: int | None = Field(
+        description="Payloads of the legacy contract that differed, and nobody has looked at; null where nobody can tell"
+    )
+    signals: list[KnownSignal] | None = Field(
+        default=None,
+        description="The last signals, newest first, out of the warehouse, which is loaded every quarter of an hour; null "
+        "where there is none, or nobody can tell",
+    )
     dagster_url: str
 
 
@@ -363,12 +422,47 @@ class ParityCheck(Document):
     passed: bool = Field(description="How it ended the last time")
 
 
+class ParityPartition(Document):
+    """What was wrong in a partition: counts are exact, rows the first ones."""
+
+    partition: date = Field(description="The session of the rows' local day")
+    missing: int = Field(description="Keys of the source that the table does not have")
+    extra: int = Field(description="Keys of the table that no source has")
+    different: int = Field(description="Keys with another value")
+    rows: list[dict[str, Any]] = Field(
+        description="Problem and key; of another value the column and both values; file and line where a source has it"
+    )
+
+
+class ParityFeed(Document):
+    table: str = Field(examples=["b3_adjustments"])
+    feed: str = Field(examples=["legacy_csv"])
+    passed: bool
+    source_keys: int
+    table_keys: int
+    missing: int
+    extra: int
+    different: int
+    rejected: int = Field(description="Records of the source that may not be stored")
+    expired: int = Field(description="Keys that a retention has taken away")
+    partitions: list[ParityPartition] = Field(description="Where something is wrong, oldest first")
+
+
+class ParityReport(Document):
+    """The tables against their sources, as the last `b3 validate` or run of the job `parity` found them."""
+
+    at: Moment
+    ok: bool = Field(description="Whether every check of severity ERROR passed")
+    feeds: list[ParityFeed]
+
+
 class Parity(Document):
     phase: Literal["legacy", "shadow", "active", "frozen"]
     mismatches: int = Field(description="Payloads of the legacy contract that differed, and nobody has looked at")
     payloads: list[PayloadMismatch] = Field(description="The newest of them, newest first")
     captures: list[CaptureComparison] = Field(description="The newest comparisons, newest first")
     checks: list[ParityCheck] = Field(description="The tables against their sources")
+    report: ParityReport | None = Field(description="The last proof of all tables, down to the keys; null: none yet")
 
 
 class PhaseChange(Document):
@@ -378,6 +472,21 @@ class PhaseChange(Document):
     why: str | None
 
 
+class CutoverGate(Document):
+    name: str
+    ok: bool
+    evidence: str = Field(description="What was found")
+    what_to_do: str = Field(description="What makes it green; empty when it is")
+
+
+class CutoverLook(Document):
+    """The gates of the next step as they were when `b3 cutover` last looked: this service does not look itself."""
+
+    at: Moment
+    to: Literal["shadow", "active", "frozen"]
+    gates: list[CutoverGate]
+
+
 class Cutover(Document):
     phase: Literal["legacy", "shadow", "active", "frozen"]
     since: datetime | None = Field(description="UTC; null: nobody has set it yet")
@@ -385,6 +494,7 @@ class Cutover(Document):
     why: str | None
     stale: bool = Field(description="PostgreSQL is away, and this is the last known phase")
     history: list[PhaseChange] | None = Field(description="Newest first; null while PostgreSQL is away")
+    looked: CutoverLook | None = Field(description="Null: nobody has looked at the gates in this phase yet")
 
 
 class Signal(Document):

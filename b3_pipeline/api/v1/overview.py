@@ -22,7 +22,7 @@ from b3_pipeline.api.service import Service
 from b3_pipeline.api.sharing import Answer
 from b3_pipeline.api.v1 import figures
 from b3_pipeline.api.v1.answers import MEDIA_TYPE, aged, known, tag_of
-from b3_pipeline.api.v1.models import Curve, Dataset, Overview, Settlement
+from b3_pipeline.api.v1.models import Curve, Dataset, KnownSignal, Overview, Settlement
 from b3_pipeline.choosing import rank
 from b3_pipeline.metrics import files, instruments
 from b3_pipeline.quality.bounds import FUTURE
@@ -35,6 +35,7 @@ from b3_pipeline.services import known_engines
 from b3_pipeline.sessions import session_of, to_local, to_utc
 from b3_pipeline.sources.catalog import Source
 from b3_pipeline.tables import MARKET_TABLES, TABLES, Table
+from b3_pipeline.warehouse.known import last_signals
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -43,7 +44,9 @@ QUESTION = "overview"
 #: A table that does not change is asked again after so long: rows dated ahead of now come into view.
 ASKED_AGAIN_S = 5
 #: What lies beside the tables is read again after so long.
-HOME_S, MISMATCHES_S = 5.0, 1.0
+HOME_S, MISMATCHES_S, SIGNALS_S = 5.0, 1.0, 15.0
+#: So many signals are shown.
+SIGNALS = 10
 #: More than two sessions of a report (some 155 contracts each), whatever other feeds have beside it.
 _SETTLEMENTS, _CAPTURES, _INDICATORS, _BEFORE = 700, 100, 100, 12
 _SURFACE_ROWS = 20_000
@@ -184,18 +187,41 @@ class Board:
         self._parts: dict[str, tuple[Hashable, Any]] = {}
         self._results: dict[str, tuple[Sequence[Sequence[Row]], Hashable, Any]] = {}
         self._beside = Slowly(self._read_beside, HOME_S)
-        self._mismatches = Slowly(service.mismatches, MISMATCHES_S)
+        self._differed: int | None = None
+        self._mismatches = Slowly(self._count_mismatches, MISMATCHES_S)
+        self._known_signals: list[KnownSignal] | None = None
+        self._signals = Slowly(self._ask_signals, SIGNALS_S)
 
     async def beside(self) -> Beside:
         """What lies beside the tables, some seconds old at most."""
         return await self._beside.get()
 
-    async def mismatches(self) -> int:
-        """How many payload mismatches nobody has looked at; the last known while that cannot be told."""
-        try:
-            return await self._mismatches.get()
-        except Exception:  # it is PostgreSQL's, and the market data is not to wait for that
-            return 0
+    async def mismatches(self) -> int | None:
+        """How many payload mismatches nobody has looked at; while that cannot be told the last known, or None."""
+        return await self._mismatches.get()
+
+    async def _count_mismatches(self) -> int | None:
+        """A failure is an answer, too: nobody's overview waits for PostgreSQL again before it is due."""
+        if self._service.postgres_dsn is not None:
+            try:
+                self._differed = await self._service.mismatches()
+            except Exception as error:
+                _log.debug("mismatches are not counted: %s", type(error).__name__)
+        return self._differed
+
+    async def signals(self) -> list[KnownSignal] | None:
+        """The last signals of the warehouse; while it cannot be asked the last known, or None."""
+        return await self._signals.get()
+
+    async def _ask_signals(self) -> list[KnownSignal] | None:
+        """A failure is an answer here, too: see `_count_mismatches`."""
+        if (dsn := self._service.postgres_dsn) is not None:
+            try:
+                rows = await asyncio.to_thread(last_signals, dsn, self._service.now(), SIGNALS)
+                self._known_signals = None if rows is None else [figures.known_signal(row) for row in rows]
+            except Exception as error:
+                _log.debug("signals are not known: %s", type(error).__name__)
+        return self._known_signals
 
     async def render(self) -> Rendered:
         """The overview of this moment. Raises StoreAway."""
@@ -208,7 +234,7 @@ class Board:
         """The document. Raises StoreAway."""
         beside, now = await self.beside(), self._service.now()
         stamps = await self.stamps(now)
-        counts, mismatches = await asyncio.gather(self.feeds(stamps, now), self.mismatches())
+        counts, mismatches, signals = await asyncio.gather(self.feeds(stamps, now), self.mismatches(), self.signals())
         naive = now.astimezone(UTC).replace(tzinfo=None)
         session, expected, until = _dxy_day(beside.context.live, naive, counts["b3_dxy_ticks"])
         adjustments, snapshots, daily, captured, surface, gamma, ticks, before = await asyncio.gather(
@@ -242,6 +268,7 @@ class Board:
             dxy=figures.dxy(ticks, session, expected, until),
             datasets=[Dataset(**self.dataset_fields(t, tables[t.name], counts[t.name], beside)) for t in MARKET_TABLES],
             mismatches=mismatches,
+            signals=signals,
             dagster_url=self._service.dagster_url,
         )
 
@@ -380,8 +407,8 @@ def last_checks(service: Service) -> dict[str, dict[str, bool]]:
 
 
 def _settled(rows: Sequence[Row]) -> tuple[list[Settlement], Curve | None, Curve | None]:
-    newest, older = figures.settlements(rows)
-    return newest, figures.curve(newest), figures.curve(older)
+    found = figures.settlements(rows)
+    return found.shown, figures.curve(found.whole), figures.curve(found.before)
 
 
 def _prices(

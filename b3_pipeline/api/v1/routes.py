@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,39 +18,59 @@ from starlette.responses import Response
 from b3_pipeline.api.paging import Listing, Position, to_cursor
 from b3_pipeline.api.problems import Problem
 from b3_pipeline.api.service import Service
-from b3_pipeline.api.store import StoreAway
+from b3_pipeline.api.store import ANSWER_S, StoreAway
 from b3_pipeline.api.v1 import answers, filters, listing, models, overview
 from b3_pipeline.api.v1.errors import RETRY_AFTER_S, problems
 from b3_pipeline.api.v1.figures import aware
 from b3_pipeline.api.v1.filters import Filters, Newest, Paged, parameters, read
+from b3_pipeline.cutover import looked
 from b3_pipeline.errors import B3Error
 from b3_pipeline.postgres import comparisons, flags, mismatches
+from b3_pipeline.quality import parity_report
 from b3_pipeline.tables import MARKET_TABLES, Table
 
 router = APIRouter(prefix="/api/v1")
 _VERSION = version("b3-pipeline")
 _PARITY = "parity_"
+#: Who asks whether the service lives waits no longer for the database.
+_HEALTH_S = 0.3
+#: A body and its entity tag.
+_Bytes = tuple[bytes, str]
 
 
 def _service(request: Request) -> Service:
     return request.app.state.service
 
 
-def _documented(model: type[Filters], *statuses: int) -> dict[str, Any]:
-    """What OpenAPI says of a route's parameters and errors."""
-    return {"openapi_extra": {"parameters": parameters(model)}, "responses": problems(400, *statuses)}
+def _documented(answered: type[BaseModel], asked: type[Filters]) -> dict[str, Any]:
+    """What OpenAPI says of a route whose answers are shared: parameters, answer, errors."""
+    unchanged = {304: {"description": "Nothing has changed since: `If-None-Match` names the answer's `ETag`"}}
+    return {
+        "openapi_extra": {"parameters": parameters(asked)},
+        "response_model": answered,
+        "responses": {**unchanged, **problems(400, 503)},
+    }
+
+
+async def _given(request: Request, question: Hashable, make: Callable[[], Awaitable[_Bytes]]) -> Response:
+    """The answer to a question, shared with all who ask the same at once. Raises StoreAway, Problem."""
+    answer = await _service(request).shared.get(("v1", question), make)
+    body, tag = answer.value
+    return answers.answer(body, tag, request.headers.get("if-none-match"), answers.aged(answer))
+
+
+def _rendered(document: BaseModel) -> _Bytes:
+    body = document.model_dump_json().encode()
+    return body, answers.tag_of(body)
 
 
 async def _shared(request: Request, question: Hashable, ask: Callable[[], Awaitable[BaseModel]]) -> Response:
-    """The document of a question as bytes, shared with all who ask the same at once. Raises StoreAway, Problem."""
+    """The document of a question. Raises StoreAway, Problem."""
 
-    async def made() -> tuple[bytes, str]:
-        body = (await ask()).model_dump_json().encode()
-        return body, answers.tag_of(body)
+    async def make() -> _Bytes:
+        return await asyncio.to_thread(_rendered, await ask())
 
-    answer = await _service(request).shared.get(("v1", question), made)
-    body, tag = answer.value
-    return answers.answer(body, tag, request.headers.get("if-none-match"), answers.aged(answer))
+    return await _given(request, question, make)
 
 
 async def _listed(
@@ -57,11 +79,29 @@ async def _listed(
     result: type[BaseModel],
     ask: Callable[[], Awaitable[tuple[list[Any], Position | None]]],
 ) -> Response:
-    async def made() -> BaseModel:
-        items, last = await ask()
-        return result(items=items, next_cursor=to_cursor(last, given.question()) if last else None)
+    """A page of a table. Raises StoreAway, Problem."""
 
-    return await _shared(request, (given.question(), given.limit, given.cursor), made)
+    async def make() -> _Bytes:
+        async with _turn(_service(request).pages):
+            items, last = await ask()
+            cursor = to_cursor(last, given.question()) if last else None
+            return await asyncio.to_thread(lambda: _rendered(result(items=items, next_cursor=cursor)))
+
+    return await _given(request, (given.question(), given.limit, given.cursor), make)
+
+
+@asynccontextmanager
+async def _turn(pages: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Waits until a page may be made; no longer than for an answer of the database. Raises StoreAway."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            await pages.acquire()
+    except TimeoutError:
+        raise StoreAway("Too many pages are asked for at once.") from None
+    try:
+        yield
+    finally:
+        pages.release()
 
 
 async def _table(
@@ -82,9 +122,8 @@ async def _table(
     description="KPIs, DI curve, settlements, surface, gamma levels, dollar index, datasets and phase. Prices in the "
     "exchange's units, rates in % a year. `ETag` covers all but `at` and the ages: two answers with one tag differ in "
     "these alone, which whoever holds one can count on; so `If-None-Match` gives 304 until data changes.",
-    response_model=models.Overview,
-    responses={304: {"description": "Nothing has changed since"}, **problems(400, 503)},
     tags=["page"],
+    **_documented(models.Overview, Filters),
 )
 async def get_overview(request: Request) -> Response:
     if request.scope["query_string"]:
@@ -97,9 +136,8 @@ async def get_overview(request: Request) -> Response:
     "/snapshots",
     summary="Prices of the front contracts, capture by capture",
     description="Newest first. DI1 in PU, DDI in points, DOL in BRL/1000 USD.",
-    response_model=models.Snapshots,
     tags=["market data"],
-    **_documented(filters.SnapshotFilters, 503),
+    **_documented(models.Snapshots, filters.SnapshotFilters),
 )
 async def get_snapshots(request: Request) -> Response:
     return await _table(request, filters.SnapshotFilters, models.Snapshots, listing.SNAPSHOTS, listing.snapshot)
@@ -109,9 +147,8 @@ async def get_snapshots(request: Request) -> Response:
     "/indicators",
     summary="Financial indicators, capture by capture",
     description="Newest first, under the capture's own labels. Rates in % a year, dollar in BRL/USD.",
-    response_model=models.Indicators,
     tags=["market data"],
-    **_documented(filters.IndicatorFilters, 503),
+    **_documented(models.Indicators, filters.IndicatorFilters),
 )
 async def get_indicators(request: Request) -> Response:
     return await _table(request, filters.IndicatorFilters, models.Indicators, listing.INDICATORS, listing.indicator)
@@ -121,9 +158,8 @@ async def get_indicators(request: Request) -> Response:
     "/indicators/daily",
     summary="Financial indicators, session by session",
     description="Newest first. Rates in % a year, dollar in BRL/USD.",
-    response_model=models.DailyIndicators,
     tags=["market data"],
-    **_documented(filters.DailyIndicatorFilters, 503),
+    **_documented(models.DailyIndicators, filters.DailyIndicatorFilters),
 )
 async def get_daily_indicators(request: Request) -> Response:
     model = filters.DailyIndicatorFilters
@@ -135,9 +171,8 @@ async def get_daily_indicators(request: Request) -> Response:
     summary="Implied volatility of dollar options, tenor by tenor",
     description="Newest surface first, in each the tenors by date, deltas ascending as numbers. % a year, base 252. "
     "`limit` counts tenors; a tenor always comes with all its deltas.",
-    response_model=models.Smiles,
     tags=["market data"],
-    **_documented(filters.SurfaceFilters, 503),
+    **_documented(models.Smiles, filters.SurfaceFilters),
 )
 async def get_vol_surface(request: Request) -> Response:
     given = read(filters.SurfaceFilters, request)
@@ -149,9 +184,8 @@ async def get_vol_surface(request: Request) -> Response:
     "/gamma-levels",
     summary="Gamma walls and flip of the S&P 500 future and the VIX",
     description="Newest first. Index points.",
-    response_model=models.GammaLevels,
     tags=["market data"],
-    **_documented(filters.GammaFilters, 503),
+    **_documented(models.GammaLevels, filters.GammaFilters),
 )
 async def get_gamma_levels(request: Request) -> Response:
     from b3_pipeline.api.v1.figures import gamma_level
@@ -163,9 +197,8 @@ async def get_gamma_levels(request: Request) -> Response:
     "/adjustments",
     summary="Settlement prices (ajustes) of futures",
     description="Newest first. DI1 in PU, DOL and WDO in BRL/1000 USD, all others in points; rates in % a year, base 252.",
-    response_model=models.Adjustments,
     tags=["market data"],
-    **_documented(filters.AdjustmentFilters, 503),
+    **_documented(models.Adjustments, filters.AdjustmentFilters),
 )
 async def get_adjustments(request: Request) -> Response:
     model = filters.AdjustmentFilters
@@ -176,9 +209,8 @@ async def get_adjustments(request: Request) -> Response:
     "/dxy",
     summary="The dollar index at fixed local times",
     description="Newest first. Change against the previous close in %, not a level.",
-    response_model=models.DxyTicks,
     tags=["market data"],
-    **_documented(filters.DxyFilters, 503),
+    **_documented(models.DxyTicks, filters.DxyFilters),
 )
 async def get_dxy(request: Request) -> Response:
     return await _table(request, filters.DxyFilters, models.DxyTicks, listing.DXY, listing.dxy_tick)
@@ -188,9 +220,8 @@ async def get_dxy(request: Request) -> Response:
     "/loads",
     summary="What was loaded: one item for each payload into each table",
     description="Newest first. candidates = loaded + rejected + duplicate + absent.",
-    response_model=models.Loads,
     tags=["operation"],
-    **_documented(filters.LoadFilters, 503),
+    **_documented(models.Loads, filters.LoadFilters),
 )
 async def get_loads(request: Request) -> Response:
     return await _table(request, filters.LoadFilters, models.Loads, listing.LOADS, listing.load)
@@ -200,9 +231,8 @@ async def get_loads(request: Request) -> Response:
     "/signals",
     summary="Trading signals that nobody has deleted",
     description="Newest first. Prices in BRL.",
-    response_model=models.Signals,
     tags=["signals"],
-    **_documented(filters.SignalFilters, 503),
+    **_documented(models.Signals, filters.SignalFilters),
 )
 async def get_signals(request: Request) -> Response:
     return await _table(request, filters.SignalFilters, models.Signals, listing.SIGNALS_ACTIVE, listing.signal)
@@ -212,9 +242,8 @@ async def get_signals(request: Request) -> Response:
     "/freshness",
     summary="How old each market table is, and when more is due",
     description="Ages in seconds, moments in UTC; the checks are those of Dagster, as they ended the last time.",
-    response_model=models.Freshness,
-    responses=problems(400, 503),
     tags=["operation"],
+    **_documented(models.Freshness, Filters),
 )
 async def get_freshness(request: Request) -> Response:
     read(Filters, request)
@@ -251,10 +280,10 @@ async def _freshness(service: Service) -> models.Freshness:
     "/parity",
     summary="Whether ours equals theirs: payloads, captures, tables",
     description="The payloads of the legacy contract that differed, the comparisons of legacy and composed captures, and "
-    "how the tables' parity checks ended the last time; each list newest first.",
-    response_model=models.Parity,
+    "how the tables' parity checks ended the last time; each list newest first. `report` leads from a table and feed down to "
+    "partitions and the first keys with both values.",
     tags=["cutover"],
-    **_documented(Newest, 503),
+    **_documented(models.Parity, Newest),
 )
 async def get_parity(request: Request) -> Response:
     given = read(Newest, request)
@@ -265,10 +294,11 @@ async def get_parity(request: Request) -> Response:
 async def _parity(service: Service, limit: int) -> models.Parity:
     board = overview.board(service)
     beside = await board.beside()
-    captures, payloads, differed = await asyncio.gather(
+    captures, payloads, differed, report = await asyncio.gather(
         _of_postgres(service, lambda dsn: comparisons.latest(dsn, limit)),
         _payload_mismatches(service, limit),
         _of_postgres(service, mismatches.open_count),
+        asyncio.to_thread(_parity_report, service.settings.home),
     )
     return models.Parity(
         phase=service.phase,  # pyright: ignore[reportArgumentType] (a flag has no other)
@@ -295,7 +325,16 @@ async def _parity(service: Service, limit: int) -> models.Parity:
             for check, passed in sorted(checks.items())
             if check.startswith(_PARITY)
         ],
+        report=report,
     )
+
+
+def _parity_report(home: Path) -> models.ParityReport | None:
+    proof = parity_report.proof(home)
+    if proof is None:
+        return None
+    feeds = [models.ParityFeed.model_validate({**vars(one), **one.numbers}) for one in proof.feeds]
+    return models.ParityReport(at=proof.at, ok=proof.ok, feeds=feeds)
 
 
 @router.post(
@@ -350,9 +389,8 @@ async def _of_postgres(service: Service, ask: Callable[[str], Any]) -> Any:
     "/cutover",
     summary="The phase: who is in charge of the market data, since when, and why",
     description="legacy: the legacy collectors; shadow: both, compared; active: this service; frozen: this service alone.",
-    response_model=models.Cutover,
     tags=["cutover"],
-    **_documented(Newest, 503),
+    **_documented(models.Cutover, Newest),
 )
 async def get_cutover(request: Request) -> Response:
     given = read(Newest, request)
@@ -371,6 +409,7 @@ async def _cutover(service: Service, limit: int) -> models.Cutover:
         ][:limit]
     except StoreAway:
         history = None
+    found = await asyncio.to_thread(looked.latest, service.settings.home, flags.MARKET)
     return models.Cutover(
         phase=service.phase,  # pyright: ignore[reportArgumentType] (a flag has no other)
         since=now.since,
@@ -378,7 +417,16 @@ async def _cutover(service: Service, limit: int) -> models.Cutover:
         why=now.why,
         stale=service.flags.stale or history is None,
         history=history,
+        looked=_looked(found) if found and found.phase == service.phase else None,
     )
+
+
+def _looked(found: looked.Looked) -> models.CutoverLook:
+    gates = [
+        models.CutoverGate(name=gate.name, ok=gate.ok, evidence=gate.public, what_to_do=gate.what_to_do)
+        for gate in found.gates
+    ]
+    return models.CutoverLook(at=found.at, to=found.to, gates=gates)  # pyright: ignore[reportArgumentType]
 
 
 @router.get(
@@ -391,7 +439,7 @@ async def _cutover(service: Service, limit: int) -> models.Cutover:
 )
 async def get_health(request: Request) -> Response:
     read(Filters, request)
-    found = await _health(_service(request))
+    found = await _health(_service(request), _HEALTH_S)
     return Response(found.model_dump_json(), media_type=answers.MEDIA_TYPE, headers={"Cache-Control": "no-store"})
 
 
@@ -405,15 +453,15 @@ async def get_health(request: Request) -> Response:
 )
 async def get_ready(request: Request) -> Response:
     read(Filters, request)
-    found = await _health(_service(request))
+    found = await _health(_service(request), ANSWER_S)
     if not found.questdb:
         headers = {"Retry-After": str(RETRY_AFTER_S), "Cache-Control": "no-store"}
         raise Problem(503, "QuestDB does not answer, or lacks tables.", headers, retry_after_s=RETRY_AFTER_S)
     return Response(found.model_dump_json(), media_type=answers.MEDIA_TYPE, headers={"Cache-Control": "no-store"})
 
 
-async def _health(service: Service) -> models.Health:
-    there = await _has_tables(service)
+async def _health(service: Service, wait_s: float) -> models.Health:
+    there = await _has_tables(service, wait_s)
     known = not service.flags.stale
     return models.Health(
         status="ok" if there and known else "degraded",
@@ -425,15 +473,16 @@ async def _health(service: Service) -> models.Health:
     )
 
 
-async def _has_tables(service: Service) -> bool:
-    """Whether QuestDB answers and has the market tables; asked at most as often as anything that is shared."""
+async def _has_tables(service: Service, wait_s: float) -> bool:
+    """Whether QuestDB answers within so long and has the market tables; asked at most as often as anything that is shared."""
 
     async def ask() -> bool:
         rows = await service.store.rows("select table_name from tables()")
         return {table.name for table in MARKET_TABLES} <= {row["table_name"] for row in rows}
 
     try:
-        answer = await service.shared.get(("v1", "tables"), ask)
-    except StoreAway:
+        async with asyncio.timeout(wait_s):
+            answer = await service.shared.get(("v1", "tables"), ask)
+    except (StoreAway, TimeoutError):
         return False
-    return answer.value and not answer.stale
+    return answer.value and not (answer.stale or answer.late)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,19 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
+from b3_pipeline.api.around import CSP
 from b3_pipeline.api.page import routes
-from b3_pipeline.api.problems import Problem
+from b3_pipeline.api.page.panels import mismatches
+from b3_pipeline.api.page.parity import Differed, Parity
 from b3_pipeline.api.sharing import Answer, Shared
 from b3_pipeline.api.store import StoreAway
+from b3_pipeline.api.v1.errors import install
 from b3_pipeline.api.v1.models import Overview
 from b3_pipeline.ports import HOST
 from b3_pipeline_tests.api.page import made
 from b3_pipeline_tests.browser import chromium
 from b3_pipeline_tests.conftest import free_port_base
 from b3_pipeline_tests.waiting import until
-
-#: As the service sends it with every answer.
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
 
 
 @dataclass
@@ -42,12 +39,19 @@ class Desk:
     away: bool = False
     parity_away: bool = False
     mismatches: list[dict[str, Any]] = field(default_factory=list)
+    parity: Parity = field(default_factory=lambda: Parity({"equal": 3}, None, Differed(0, 0, [], [])))
     dagster_url: str = made.DAGSTER
 
-    async def mismatch_list(self) -> list[dict[str, Any]]:
-        if self.parity_away:
-            raise StoreAway("PostgreSQL does not answer.")
-        return self.mismatches
+
+async def parity_of(desk: Any) -> Parity:
+    """How parity stands at a desk: as it says, with its mismatches, all of them open."""
+    if desk.parity_away:
+        return replace(desk.parity, differed=None)
+    if not desk.mismatches:
+        return desk.parity
+    shown = mismatches(desk.mismatches)
+    callers = desk.parity.differed.callers if desk.parity.differed else []
+    return replace(desk.parity, differed=Differed(sum(not m.settled for m in shown), len(shown), shown, callers))
 
 
 def asking() -> routes.Ask:
@@ -70,7 +74,8 @@ def app_of(desk: Desk) -> FastAPI:
     app = FastAPI()
     app.state.service = desk
     app.include_router(routes.router)
-    routes.mount(app, asking())
+    routes.mount(app, asking(), parity_of)
+    install(app)
     app.add_middleware(GZipMiddleware, minimum_size=500)
 
     @app.middleware("http")
@@ -78,10 +83,6 @@ def app_of(desk: Desk) -> FastAPI:
         response = await answer(request)
         response.headers["content-security-policy"] = CSP
         return response
-
-    @app.exception_handler(Problem)
-    async def told(_request: Request, error: Problem) -> Response:
-        return error.response()
 
     return app
 
@@ -150,13 +151,14 @@ class Seen:
 
 @pytest.fixture
 def look(served: Served, browser: Browser) -> Iterator[Any]:
-    """Opens the served page: `look("/", width=360, color_scheme="dark")`."""
+    """Opens the served page: `look("/", width=360, color_scheme="dark")`. The browser's clock stands at the overview's time."""
     contexts: list[BrowserContext] = []
 
     def opened(path: str = "/", width: int = 1440, height: int = 900, wait: bool = True, **options: Any) -> Seen:
         context = browser.new_context(viewport={"width": width, "height": height}, locale="pt-BR", **options)
         contexts.append(context)
         context.set_default_timeout(30_000)
+        context.clock.set_fixed_time(made.NOW)
         page, complaints = context.new_page(), []
         page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -22,6 +22,10 @@ from b3_pipeline.api.v1.models import (
     Dxy,
     DxyPoint,
     GammaLevel,
+    KnownLevels,
+    KnownSettlement,
+    KnownSignal,
+    KnownVolatility,
     Kpi,
     Overview,
     Settlement,
@@ -111,7 +115,44 @@ def _full(shared: Path) -> Overview:
         gamma=_gamma(shared / "data/legacy/clean/gamma.json"),
         dxy=_dxy(),
         datasets=[dataset(table) for table in LABELS],
+        signals=_signals(),
     )
+
+
+def _signals() -> list[KnownSignal]:
+    """An option of the morning with all that was known then, and a message before anything was."""
+    dollar = {"instrument": "DOL", "contract_month": "G26", "price": 5387.107, "session": BEFORE, "feed": "b3_sprd"}
+    rate = {"instrument": "DI1", "contract_month": "G26", "price": 99176.82, "session": BEFORE, "feed": "b3_sprd"}
+    levels = {"instrument": "ES_SP500", "call_wall": 6700.0, "put_wall": 6500.0, "gamma_flip": 6628.5}
+    about = {
+        "channel": "TP CAPITAL | OPCOES",
+        "signal_type": "Day Trade",
+        "buy_min": 1.52,
+        "buy_max": 1.63,
+        "stop": None,
+    }
+    return [
+        KnownSignal(
+            at=MORNING + timedelta(minutes=40),
+            asset="PETRB340",
+            kind="option",
+            targets=[2.13, 3.04],
+            settlements=[KnownSettlement(at=MORNING, **dollar), KnownSettlement(at=MORNING, **rate)],
+            gamma=[KnownLevels(at=MORNING, feed="gammalevels", **levels)],
+            volatility=KnownVolatility(tenor="fev-26", value=12.76, at=MORNING, feed="b3_vol_xlsx"),
+            **about,
+        ),
+        KnownSignal(
+            at=MORNING - timedelta(days=30),
+            asset="<b>",
+            kind="other",
+            targets=[],
+            settlements=[],
+            gamma=[],
+            volatility=None,
+            **about,
+        ),
+    ]
 
 
 def _settlements(report: Path) -> list[Settlement]:

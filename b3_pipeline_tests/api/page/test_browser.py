@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from b3_pipeline.api.page import formats
+from b3_pipeline.api.page.parity import Differed, Parity, quiet
+from b3_pipeline.api.page.proof import proof_of
+from b3_pipeline.postgres.callers import Caller
 from b3_pipeline_tests.api.page import made
 from b3_pipeline_tests.api.page.conftest import Desk, Served, drawn
+from b3_pipeline_tests.api.page.test_proof import kept
 
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.slow]
 
@@ -44,7 +49,7 @@ def test_the_page_shows_what_the_overview_has_and_complains_of_nothing(look: Any
     expect(row.locator("td").nth(1)).to_have_text(formats.number(dol.price, 3))
     expect(row.locator("td").nth(4)).to_have_text(formats.number(dol.value_per_contract, 2))
     expect(page.locator("#gamma-levels tbody tr").first).to_contain_text("6.500,00")
-    expect(page.locator("#updated")).to_have_text("19:40:32")
+    expect(page.locator("#updated")).to_have_text("às 19:40:32")
     assert seen.complaints == []
 
 
@@ -70,7 +75,7 @@ def test_the_page_updates_itself_and_keeps_what_the_reader_chose(look: Any, desk
     later = made.NOW + timedelta(minutes=1)
     desk.overview = desk.overview.model_copy(update={"at": later, "kpis": kpis, "settlements": changed, "dxy": dxy})
     expect(page.locator("#kpi-dol_settlement [data-flash]")).to_have_text("5.400,125")
-    expect(page.locator("#updated")).to_have_text("19:41:32")
+    expect(page.locator("#updated")).to_have_text("às 19:41:32")
     page.wait_for_function("() => document.querySelector('#dxy tbody').rows.length === 116")
     assert all(text.startswith("DOL ") for text in rows(page, 1))
     prices = [s.price for s in changed if s.instrument == "DOL"]
@@ -126,7 +131,28 @@ def test_a_server_that_goes_away_is_told_and_the_page_recovers_by_itself(look: A
     served.start()
     expect(page.locator("#notice")).to_have_text("Conexão restabelecida.", timeout=40_000)
     expect(page.locator("#alarm")).to_be_hidden()
-    expect(page.locator("#updated")).to_have_text("19:42:32")
+    expect(page.locator("#updated")).to_have_text("às 19:42:32")
+
+
+def test_while_the_server_is_away_ages_grow_nothing_is_called_fresh_and_another_day_is_named(
+    look: Any, served: Served
+) -> None:
+    page = look("/").page
+    badge = page.locator("#ajustes .badge")
+    expect(badge).to_have_text("em dia · há 10 min")
+    served.stop()
+    page.clock.set_fixed_time(made.NOW + timedelta(hours=27))
+    expect(page.get_by_role("alert").filter(has_text="Desconectado")).to_contain_text(
+        "Os valores são de 12/01/2026 às 19:40:32", timeout=40_000
+    )
+    expect(page.locator("#updated")).to_have_text("em 12/01/2026 às 19:40:32")
+    expect(badge).to_contain_text("há 27 h")
+    expect(badge.get_by_text("em dia")).to_be_hidden()
+    assert badge.evaluate("(e) => getComputedStyle(e, '::before').content") == '"não se sabe"'
+    expect(page.locator("#kpi-dol_settlement time")).to_have_text("há 27 h")
+    served.start()
+    expect(badge).to_have_text("em dia · há 10 min", timeout=60_000)  # what the server says takes its place again
+    expect(page.locator("#updated")).to_have_text("em 12/01/2026 às 19:40:32")
 
 
 def test_questdb_away_is_told_and_its_return_too(look: Any, desk: Desk) -> None:
@@ -187,9 +213,13 @@ def test_no_width_needs_sideways_scrolling(look: Any, width: int) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/paridade"])
-def test_axe_finds_nothing(look: Any, desk: Desk, scheme: str, path: str) -> None:
+def test_axe_finds_nothing(look: Any, desk: Desk, tmp_path: Path, scheme: str, path: str) -> None:
     bodies = {"legacy": "{}", "ours": "[]", "differences": ["/DOL"]}
     desk.mismatches = [{"id": 1, "at": made.NOW, "endpoint": "/gamma", "count": 1, **bodies}]
+    caller = Caller(made.SESSION, "10.0.0.1", "planilha/1.0", "/gamma", 3, made.MORNING, made.NOW)
+    counts = {"equal": 3, "different": 1}
+    kept(tmp_path)
+    desk.parity = Parity(counts, quiet("legacy", True), Differed(1, 1, [], [caller]), proof_of(tmp_path))
     late = [made.dataset("b3_dxy_ticks", fresh=False, checks_failed=["gaps"]), *desk.overview.datasets[:3]]
     desk.overview = desk.overview.model_copy(update={"datasets": late})
     page = look(path, wait=path == "/", color_scheme=scheme, bypass_csp=True, reduced_motion="reduce").page

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import gzip
+from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
@@ -9,11 +11,16 @@ import bokeh
 import pytest
 from starlette.testclient import TestClient
 
-from b3_pipeline.api.page import assets, formats
+from b3_pipeline.api.page import assets, formats, panels
 from b3_pipeline.api.page.charts import charts_of
+from b3_pipeline.api.page.panels import mismatches
+from b3_pipeline.api.page.parity import Differed, quiet
+from b3_pipeline.api.page.routes import Page, render
+from b3_pipeline.api.sharing import Answer
 from b3_pipeline.api.v1.models import Overview
+from b3_pipeline.postgres.callers import Caller
 from b3_pipeline_tests.api.page import made
-from b3_pipeline_tests.api.page.conftest import Desk
+from b3_pipeline_tests.api.page.conftest import Desk, asking, parity_of
 
 VOID = {"meta", "link", "br", "img", "input"}
 
@@ -193,12 +200,13 @@ def test_the_fragment_names_another_version_when_a_chart_is_another(client: Test
 
 @pytest.mark.parametrize(
     ("path", "allowed"),
-    [("/page/charts?tema=rosa", "escuro"), ("/page/charts?vencimento=X25", "pattern"), ("/?vencimento=%00", "pattern")],
+    [("/page/charts?tema=rosa", "escuro"), ("/page/charts?vencimento=X25", "nov-25"), ("/?vencimento=%00", "nov-25")],
 )
 def test_a_malformed_question_is_told_what_is_allowed(client: TestClient, path: str, allowed: str) -> None:
     answer = client.get(path)
-    assert answer.status_code == 422
-    assert allowed in answer.text
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    [error] = answer.json()["errors"]
+    assert allowed in error["allowed"]
 
 
 def test_a_tenor_that_is_not_there_shows_the_first(client: TestClient, desk: Desk) -> None:
@@ -221,6 +229,43 @@ def test_while_questdb_is_away_the_last_known_page_says_so(client: TestClient, d
     desk.away = False
     assert "fora do ar" not in client.get("/").text
     assert "warning" not in client.get("/page/fragment").headers
+
+
+def test_while_questdb_is_away_everything_grows_older_and_nothing_is_called_fresh(
+    desk: Desk, client: TestClient
+) -> None:
+    soon = made.NOW + timedelta(minutes=5)
+    desk.overview = with_(
+        desk.overview,
+        datasets=[made.dataset("b3_dxy_ticks", due=soon), made.dataset("b3_adjustments")],
+        kpis=[made.kpi("dxy", "DXY agora", 0.26, None, "%", 2, due=soon, age_s=120.0)],
+    )
+    context = panels.context(desk.overview, None)
+    assert "badge good" in render("fragment.html", charts_version="", **context)
+    html = render("fragment.html", charts_version="", **panels.context(desk.overview, None, 3 * 3600))
+    text = Outline(html).text
+    assert "badge good" not in html
+    assert text["late"] == "Dados atrasados: DXY ."
+    assert "atrasado" in text["kpi-dxy"]
+    assert "há 3 h" in text["kpi-dxy"]
+    assert "esperado até 19:45:32" in text["kpi-dxy"]
+    assert "atrasado" in text["dado-b3_dxy_ticks"]
+    assert "não se sabe" in text["dado-b3_adjustments"]
+    assert "não se sabe · há 3 h" in text["ajustes"]
+    assert "de 12/01/2026 19:40" in text["stale"]
+    tomorrow = panels.context(desk.overview, None, 24 * 3600)
+    assert "esperado até 12/01 19:45" in Outline(render("fragment.html", charts_version="", **tomorrow)).text["kpi-dxy"]
+
+
+def test_the_last_known_page_is_made_again_each_minute_of_an_outage(desk: Desk) -> None:
+    async def story() -> list[str]:
+        page = Page(asking(), parity_of)
+        ages = (0.0, 59.0, 61.0, 3_600.0)
+        return [(await page.fragment(Answer(desk.overview, age, stale=True), None)).etag for age in ages]
+
+    first, same, minute, hour = asyncio.run(story())
+    assert first == same
+    assert len({first, minute, hour}) == 3
 
 
 def test_without_anything_known_the_page_is_503_and_its_parts_are_problems(client: TestClient, desk: Desk) -> None:
@@ -283,11 +328,47 @@ def test_the_parity_page_lists_each_mismatch_with_both_bodies(client: TestClient
 
 
 def test_the_parity_page_says_when_nothing_differed_and_when_it_cannot_tell(client: TestClient, desk: Desk) -> None:
-    assert "Nenhuma diferença" in client.get("/paridade").raise_for_status().text
+    text = Outline(client.get("/paridade").raise_for_status().text).text
+    assert text["comparacoes"] == "3 respostas comparadas até agora: cada uma era igual à do legado. 3 iguais"
+    assert text["diferencas"] == "Nenhuma diferença guardada."
     desk.parity_away = True
     answer = client.get("/paridade")
     assert answer.status_code == 503
     assert "não está disponível" in answer.text
+
+
+def test_the_parity_page_claims_nothing_where_nothing_was_compared(client: TestClient, desk: Desk) -> None:
+    desk.parity = replace(desk.parity, counts={"dropped": 2, "failed": 1}, quiet=quiet("legacy", True))
+    text = Outline(client.get("/paridade").text).text
+    assert "Nada foi comparado até agora" in text["comparacoes"]
+    assert "2 não comparadas, por excesso · 1 não comparadas, por falha" in text["comparacoes"]
+    assert "a fase é legado, e só em sombra" in text["comparacoes"]
+    assert "igual à do legado" not in text["conteudo"]
+    desk.parity = replace(desk.parity, counts={"equal": 5, "different": 1}, quiet=quiet("shadow", False))
+    text = Outline(client.get("/paridade").text).text
+    assert text["comparacoes"].startswith("6 respostas comparadas até agora. 5 iguais · 1 diferentes")
+    assert "não conhece um lado legado" in text["comparacoes"]
+
+
+def test_the_parity_page_says_how_many_are_open_of_how_many_and_how_one_is_marked(
+    client: TestClient, desk: Desk
+) -> None:
+    desk.parity = replace(
+        desk.parity, differed=Differed(70, 90, mismatches([mismatch(id=n) for n in range(1, 51)]), [])
+    )
+    text = Outline(client.get("/paridade").text).text["diferencas"]
+    assert "70 diferenças abertas de 90 guardadas; aqui as primeiras 50, as abertas antes." in text
+    assert "POST /api/v1/parity/<nº>/seen" in text
+    assert "X-API-Key" in text
+
+
+def test_the_parity_page_names_who_still_asks_for_the_legacy_routes(client: TestClient, desk: Desk) -> None:
+    assert "ninguém nas últimas 5 sessões" in Outline(client.get("/paridade").text).text["consultas"]
+    caller = Caller(made.SESSION, "10.0.0.1", "<b>planilha/1.0", "/gamma", 1_234, made.MORNING, made.NOW)
+    desk.parity = replace(desk.parity, differed=Differed(0, 0, [], [caller]))
+    text = Outline(client.get("/paridade").text).text["consultas"]
+    assert "Quem ainda consulta o legado" in text
+    assert "12/01/2026 10.0.0.1 <b>planilha/1.0 /gamma 1.234 12/01/2026 19:40" in text
 
 
 def test_a_mismatch_that_somebody_saw_or_a_rule_explains_says_so(client: TestClient, desk: Desk) -> None:
@@ -311,3 +392,5 @@ def test_the_number_of_mismatches_stands_beside_the_link_to_them(client: TestCli
     assert ">Paridade</a>" in client.get("/").text
     desk.overview = desk.overview.model_copy(update={"mismatches": 1_234})
     assert 'Paridade <span class="badge bad">1.234</span>' in client.get("/").text
+    desk.overview = desk.overview.model_copy(update={"mismatches": None})
+    assert Outline(client.get("/").text).text["parts"].count("Paridade ?") == 1

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from b3_pipeline.api.v1 import figures
+from b3_pipeline.parsing.settlement_report import parse_settlement_report
 from b3_pipeline.quality.freshness import FeedAge, Freshness
+from b3_pipeline.tables import TABLES
 
 MORNING, EVENING = datetime(2025, 10, 14, 12), datetime(2025, 10, 13, 22, 30)
 NOW = datetime(2025, 10, 14, 15, tzinfo=UTC)
+DAY = timedelta(days=1)
 
 
 def settlement(**more: Any) -> dict[str, Any]:
@@ -32,6 +36,35 @@ def settlement(**more: Any) -> dict[str, Any]:
 def test_the_rate_of_a_di1_is_the_exchanges_own_for_its_pu() -> None:
     # SPRD260112: DI1G26 settled at 99176.82, which is 14.897 % a year
     assert figures.di_rate(99176.82, date(2026, 1, 12), "G26") == pytest.approx(14.897, abs=0.0005)
+
+
+@pytest.mark.parametrize(
+    ("report", "session", "tolerance"),
+    [
+        # on 15 bank days a PU of two decimals is worth 0.8 bp
+        ("SPRD260112.zip", date(2026, 1, 12), 0.01),
+        # 20 November was made a holiday of the whole country after this report: up to eleven bank days fewer since 2024
+        ("SPRD230202.zip", date(2023, 2, 2), 0.05),
+    ],
+)
+def test_each_di1_of_a_report_gets_the_rate_that_the_exchange_gives_it(
+    shared: Path, report: str, session: date, tolerance: float
+) -> None:
+    with (shared / "data" / "b3" / report).open("rb") as stream:
+        [chunk] = parse_settlement_report(stream, TABLES["b3_adjustments"])
+    rows = [row for row in chunk.records.to_pylist() if row["instrument"] == "DI1" and row["settlement_rate"]]
+    assert len(rows) >= 38
+    for row in rows:
+        rate = figures.di_rate(row["price_settlement"], session, row["contract_month"])
+        before_2025 = figures.expiry(row["contract_month"]) < date(2024, 11, 20)
+        expected = pytest.approx(row["settlement_rate"], abs=0.01 if before_2025 else tolerance)
+        assert rate == expected, row["contract_month"]
+
+
+def test_the_days_on_which_only_the_exchange_is_closed_count_for_a_rate() -> None:
+    # with 24 and 31 December seven bank days remain, without them five: that would be 21.46 %
+    pu = round(100_000 / 1.149 ** (7 / 252), 2)
+    assert figures.di_rate(pu, date(2025, 12, 22), "F26") == pytest.approx(14.9, abs=0.001)
 
 
 @pytest.mark.parametrize(
@@ -66,16 +99,42 @@ def test_the_value_per_contract_is_the_change_times_what_a_point_is_worth(
 
 def test_of_two_feeds_settlements_of_one_session_the_report_counts_however_late_the_capture_came() -> None:
     captured = settlement(ts=MORNING, price_settlement=5600.0, feed="legacy_csv")
-    [found], before = figures.settlements([captured, settlement()])
+    [found], whole, before = figures.settlements([captured, settlement()])
     assert (found.price, found.feed, found.session) == (5500.0, "b3_sprd", date(2025, 10, 13))
-    assert before == []
+    assert (whole, before) == ([found], [])
+
+
+def test_a_lone_row_of_a_later_session_stands_in_its_contracts_place_and_takes_no_other_away() -> None:
+    report = [
+        settlement(instrument="DI1", contract_month=month, price_settlement=price, settlement_rate=14.9)
+        for month, price in (("X25", 99_240.0), ("F26", 97_000.0), ("F27", 85_000.0))
+    ]
+    lone = settlement(
+        instrument="DI1", contract_month="X25", price_settlement=99_300.0, feed="legacy_csv", ts=MORNING + DAY
+    )
+    shown, whole, _before = figures.settlements([*report, {**lone, "price_prev": None, "trade_date": None}])
+    assert [(s.contract_month, s.price, s.session) for s in shown] == [
+        ("X25", 99_300.0, date(2025, 10, 14)),
+        ("F26", 97_000.0, date(2025, 10, 13)),
+        ("F27", 85_000.0, date(2025, 10, 13)),
+    ]
+    assert (shown[0].previous, shown[0].feed) == (99_240.0, "legacy_csv")
+    curve = figures.curve(whole)
+    assert curve is not None
+    assert (curve.session, len(curve.points)) == (date(2025, 10, 13), 3)
+
+
+def test_of_a_home_with_legacy_rows_alone_the_newest_session_is_shown() -> None:
+    rows = [settlement(feed="legacy_csv", ts=MORNING + days * DAY, trade_date=None) for days in (0, 1)]
+    [found], _whole, [before] = figures.settlements(rows)
+    assert (found.session, before.session) == (date(2025, 10, 14), date(2025, 10, 13))
 
 
 def test_contracts_are_in_the_order_of_their_dates_and_instruments_in_the_desks() -> None:
     rows = [
         settlement(instrument=name, contract_month=month) for name in ("IND", "DI1") for month in ("F27", "Z25", "F26")
     ]
-    found, _ = figures.settlements(rows)
+    found = figures.settlements(rows).shown
     assert [(s.instrument, s.contract_month) for s in found] == [
         (name, month) for name in ("DI1", "IND") for month in ("Z25", "F26", "F27")
     ]
@@ -83,9 +142,30 @@ def test_contracts_are_in_the_order_of_their_dates_and_instruments_in_the_desks(
 
 def test_a_settlement_without_a_previous_price_is_compared_with_the_stored_one_of_the_session_before() -> None:
     older = settlement(ts=EVENING - timedelta(days=3), trade_date=datetime(2025, 10, 10), price_settlement=5490.0)
-    [found], [before] = figures.settlements([settlement(price_prev=None), older])
+    [found], _whole, [before] = figures.settlements([settlement(price_prev=None), older])
     assert (found.previous, found.change) == (5490.0, 10.0)
     assert (before.session, before.price) == (date(2025, 10, 10), 5490.0)
+
+
+def test_what_is_older_than_the_session_before_is_no_previous_value() -> None:
+    old = settlement(ts=EVENING - 4 * DAY, trade_date=datetime(2025, 10, 9), price_settlement=5490.0)
+    rows = [settlement(price_prev=None), old]
+    [found], _whole, before = figures.settlements(rows)
+    assert (found.previous, found.change, before) == (None, None, [])
+    price = figures.price_of("DOL", date(2025, 10, 14), rows, [])
+    assert price is not None
+    assert (price.value, price.previous) == (5500.0, None)
+    daily = [
+        {"ts": datetime(2025, 10, day, 23), "indicator": "taxa_selic", "value": 15.0, "feed": "b3_indicators"}
+        for day in (9, 13)
+    ]
+    rate = figures.indicator_of("taxa_selic", daily, [])
+    assert rate is not None
+    assert (rate.value, rate.previous) == (15.0, None)
+    before_last = [{"ts": datetime(2025, 10, 10, 21), "bucket": "dxy_18h00", "value": -0.4, "feed": "yahoo_dxy"}]
+    index = figures.dxy_value([tick("dxy_08h50", 8, 50, 0.1)], before_last)
+    assert index is not None
+    assert (index.value, index.previous) == (0.1, None)
 
 
 def test_the_curve_has_the_rates_of_one_session_by_expiry() -> None:
@@ -93,7 +173,7 @@ def test_the_curve_has_the_rates_of_one_session_by_expiry() -> None:
         settlement(instrument="DI1", contract_month="F26", price_settlement=97_000.0, settlement_rate=14.9),
         settlement(instrument="DI1", contract_month="X25", price_settlement=99_240.0),
     ]
-    curve = figures.curve(figures.settlements(rows)[0])
+    curve = figures.curve(figures.settlements(rows).whole)
     assert curve is not None
     assert [(p.contract_month, p.expiry) for p in curve.points] == [
         ("X25", date(2025, 11, 3)),
@@ -101,7 +181,7 @@ def test_the_curve_has_the_rates_of_one_session_by_expiry() -> None:
     ]
     assert curve.points[1].rate == 14.9
     assert curve.points[0].rate == figures.di_rate(99_240.0, date(2025, 10, 13), "X25")
-    assert figures.curve(figures.settlements([settlement()])[0]) is None
+    assert figures.curve(figures.settlements([settlement()]).whole) is None
 
 
 def test_the_price_on_top_is_of_the_front_contract_of_today() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
@@ -168,6 +169,14 @@ def test_a_cursor_that_somebody_made_up_with_a_key_that_no_table_has_is_none(key
     cursor = to_cursor(Position(datetime(2025, 10, 13, 12), (key,)), "q")
     with pytest.raises(BadCursor):
         from_cursor(cursor, "q", [type(key)])
+
+
+@pytest.mark.parametrize("key", ["canal\u00a0vip", "👩\u200d💻 sinais", "\u2028", "a" * 500, "💩" * 500])
+def test_every_key_that_a_table_may_have_is_in_a_cursor_and_a_filter(key: str) -> None:
+    position = Position(datetime(2025, 10, 13, 12), (key, key, key))
+    assert from_cursor(to_cursor(position, "q"), "q", [str] * 3) == position
+    shown = key[:100]
+    assert read(filters.SignalFilters, asked(urlencode({"channel": shown}).encode())).channel == shown
 
 
 @given(st.text(max_size=60))

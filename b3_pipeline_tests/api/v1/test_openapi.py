@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from typing import Any
 
@@ -20,6 +21,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from b3_pipeline.api.reference import operations
+from b3_pipeline.api.v1 import models
 from b3_pipeline.api.v1.routes import router
 from b3_pipeline_tests.api.v1.conftest import Api
 
@@ -57,7 +60,7 @@ def test_every_route_is_described_with_its_errors_as_problems(document: dict[str
     operation = document["paths"][path][method.lower()]
     assert operation["summary"]
     assert operation["description"]
-    assert {"400", "401", "429"} <= set(operation["responses"])
+    assert {"400", "401", "413", "414", "421", "429"} <= set(operation["responses"])
     assert {"200", "204"} & set(operation["responses"])
     assert "422" not in operation["responses"]
     for status, response in operation["responses"].items():
@@ -80,6 +83,45 @@ def test_every_document_says_the_unit_of_its_prices_and_shows_examples(document:
         assert unit in schemas[schema]["properties"][name]["description"]
     assert "examples" in str(schemas["Snapshot"])
     assert "HTTPValidationError" not in schemas
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_answer_with_a_body_has_an_example_that_is_as_the_answer_says(
+    document: dict[str, Any], path: str, method: str
+) -> None:
+    responses = document["paths"][path][method.lower()]["responses"]
+    assert {"200", "204"} & set(responses)
+    for status, response in responses.items():
+        for content in response.get("content", {}).values():
+            name = content["schema"]["$ref"].rsplit("/", 1)[1]
+            example = content["example"]
+            made = getattr(models, name).model_validate(example).model_dump(mode="json")
+            assert {key: made[key] for key in example} == example, status
+            if status == "200":
+                assert set(made) == set(example)
+    if method == "GET":
+        body = json.dumps(responses["200"]["content"]["application/json"]["example"], ensure_ascii=False, indent=2)
+        assert body in {one["example"] for one in operations(document) if one["path"] == path}
+
+
+def test_every_route_whose_answers_have_a_tag_says_that_there_may_be_nothing_new(api: Api) -> None:
+    for path, operations_of in api.client.get("/openapi.json").json()["paths"].items():
+        if "get" in operations_of:
+            tagged = "etag" in api.client.get(path).headers
+            assert tagged == ("304" in operations_of["get"]["responses"]), path
+
+
+def test_it_says_how_a_key_is_shown_and_where_one_is_needed(document: dict[str, Any]) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert {(one["type"], one.get("scheme"), one.get("name")) for one in schemes.values()} == {
+        ("apiKey", None, "X-API-Key"),
+        ("http", "bearer", None),
+        ("http", "basic", None),
+    }
+    every = [{name: []} for name in schemes]
+    assert document["paths"]["/api/v1/parity/{mismatch}/seen"]["post"]["security"] == every
+    assert document["paths"]["/api/v1/overview"]["get"]["security"] == [{}, *every]
+    assert document["paths"]["/api/v1/health"]["get"]["security"] == []
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from starlette.testclient import TestClient
 
 from b3_pipeline.api.sharing import Shared
 from b3_pipeline.api.store import StoreAway
+from b3_pipeline.api.v1 import overview as overview_module
 from b3_pipeline.api.v1.front import OverviewFront
 from b3_pipeline.api.v1.models import Overview
-from b3_pipeline.api.v1.overview import Slowly, overview
+from b3_pipeline.api.v1.overview import Board, Slowly, overview
+from b3_pipeline.postgres.mismatches import MismatchesError
 from b3_pipeline.questdb.client import Address, QuestDB
 from b3_pipeline_tests.api.v1.conftest import Api, Away
 
@@ -185,6 +187,31 @@ def test_no_secret_is_in_it(api: Api) -> None:
     assert str(api.service.settings.home) not in text
     assert api.service.postgres_dsn is not None
     assert api.service.postgres_dsn not in text
+
+
+def test_mismatches_that_nobody_could_ever_count_are_none_and_nobody_waits_for_them_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answers = [], [MismatchesError("away"), 3, MismatchesError("away")]
+
+    async def ask() -> int:
+        asked.append(1)
+        answer = answers[len(asked) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(api.service, "mismatches", ask)
+    monkeypatch.setattr(overview_module, "MISMATCHES_S", 1_000)
+    board = Board(api.service)
+
+    async def story() -> list[int | None]:
+        found = [await board.mismatches(), await board.mismatches()]
+        assert len(asked) == 1
+        found += [await board._count_mismatches(), await board._count_mismatches()]  # PostgreSQL comes, and goes again
+        return found
+
+    assert asyncio.run(story()) == [None, None, 3, 3]
 
 
 def test_what_may_be_old_is_given_at_once_and_asked_for_beside() -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from b3_pipeline.api.service import PAGES
+from b3_pipeline.api.v1 import listing, routes
 from b3_pipeline.parsing.months import year_and_month
 from b3_pipeline.questdb.client import Address, QuestDB
+from b3_pipeline_tests.api.silent import line_to, silent_port
 from b3_pipeline_tests.api.v1.conftest import Api, Away, opened, pages, settings_of
+from b3_pipeline_tests.waiting import until
 
 DELTAS = [1, 5, 10, 25, 37, 50, 63, 75, 90, 95, 99]
 LISTS = (
@@ -37,6 +45,7 @@ def refused(api: Api, path: str, status: int = 400) -> dict[str, Any]:
 
 
 def test_health_is_ok_when_all_is_well(api: Api) -> None:
+    until(lambda: api.get("health")["questdb"])  # the first connection may take longer than health waits
     found = api.get("health")
     assert (found["status"], found["questdb"], found["postgres"], found["phase"]) == ("ok", True, True, "legacy")
     assert api.get("health/ready")["questdb"] is True
@@ -48,6 +57,97 @@ def test_health_lives_on_without_questdb_and_readiness_does_not(loaded: tuple[Pa
         api.service.store = Away()  # pyright: ignore[reportAttributeAccessIssue]
         assert api.get("health")["status"] == "degraded"
         assert refused(api, "/api/v1/health/ready", 503)["retry_after_s"] == 1
+
+
+def test_while_questdb_is_silent_health_answers_at_once_and_recent_answers_go_out_with_their_age(
+    loaded: tuple[Path, Address], postgres: str
+) -> None:
+    home, address = loaded
+    with line_to(address) as line:
+        behind = replace(address, pg_port=line.port)
+        with opened(settings_of(home, behind, postgres), behind, postgres) as api:
+            known = api.client.get("/api/v1/overview")
+            until(lambda: api.get("health")["questdb"])
+            line.cut.set()
+            api.later(2)
+            for _ in range(3):
+                began = time.monotonic()
+                assert api.get("health")["status"] == "degraded"
+                assert time.monotonic() - began < 1
+                api.later(1)
+            began = time.monotonic()
+            last = api.client.get("/api/v1/overview")
+            assert time.monotonic() - began < 2
+            assert (last.content, last.headers["age"]) == (known.content, "5")
+            assert "warning" not in last.headers  # nobody knows yet that it is away
+            until(lambda: "warning" in api.client.get("/api/v1/overview").headers)
+            began = time.monotonic()
+            assert api.client.get("/api/v1/overview").headers["age"] == "5"
+            assert time.monotonic() - began < 1
+            api.later(3_600)
+            assert api.client.get("/api/v1/overview").headers["age"] == "3605"
+            line.cut.clear()
+            until(lambda: api.later() or "age" not in api.client.get("/api/v1/overview").headers)
+
+
+def test_health_answers_at_once_also_where_questdb_has_never_answered(
+    loaded: tuple[Path, Address], postgres: str
+) -> None:
+    home, address = loaded
+    with silent_port() as port:
+        silent = replace(address, pg_port=port)
+        with opened(settings_of(home, silent, postgres), silent, postgres) as api:
+            began = time.monotonic()
+            assert (api.get("health")["status"], api.get("health")["questdb"]) == ("degraded", False)
+            assert time.monotonic() - began < 1.5
+
+
+# The event loop is for everybody: pages are made beside it, two at once.
+
+
+def test_documents_and_their_text_are_made_in_other_threads_than_the_event_loop(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def noted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def note(*values: Any) -> Any:
+            made.append(name)
+            with pytest.raises(RuntimeError, match="no running event loop"):
+                asyncio.get_running_loop()
+            return work(*values)
+
+        return note
+
+    monkeypatch.setattr(routes, "_rendered", noted("text", routes._rendered))
+    monkeypatch.setattr(listing, "dxy_tick", noted("tick", listing.dxy_tick))
+    monkeypatch.setattr(listing, "smiles", noted("smiles", listing.smiles))
+    api.later()
+    api.get("dxy", limit=2)
+    api.get("vol-surface", limit=2)
+    api.get("freshness")
+    assert made == ["tick", "tick", "text", "smiles", "text", "text"]
+
+
+def test_who_waits_too_long_for_his_turn_to_a_page_is_told_so(
+    loaded: tuple[Path, Address], postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "ANSWER_S", 0.2)
+    home, address = loaded
+    with opened(settings_of(home, address, postgres), address, postgres) as api:
+        taken = api.service.pages = asyncio.Semaphore(PAGES)
+        assert api.get("dxy", limit=1)["items"]
+
+        async def take() -> None:
+            for _ in range(PAGES):
+                await taken.acquire()
+
+        assert api.client.portal
+        api.client.portal.call(take)
+        assert "at once" in refused(api, "/api/v1/dxy?limit=2", 503)["detail"]
+        assert api.get("overview")["kpis"]
+        taken.release()
+        assert api.get("dxy", limit=2)["items"]
 
 
 # `from` and `to` match rows; the service's own timestamps may be given back.

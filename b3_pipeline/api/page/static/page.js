@@ -7,8 +7,11 @@
   const alarm = document.getElementById("alarm"), notice = document.getElementById("notice");
   const bokehSrc = document.currentScript.dataset.bokeh;
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const clock = new Intl.DateTimeFormat("pt-BR", { timeZone: "America/Sao_Paulo", timeStyle: "medium" });
-  const state = { etag: null, tenor: null, failures: 0, sort: null, instrument: "", drawn: new Map(), charts: null, timer: 0, turn: 0 };
+  const ZONE = "America/Sao_Paulo";
+  const clock = new Intl.DateTimeFormat("pt-BR", { timeZone: ZONE, timeStyle: "medium" });
+  const calendar = new Intl.DateTimeFormat("pt-BR", { timeZone: ZONE, dateStyle: "short" });
+  // `at`: of when the values are; `now` and `heard`: the server's time and ours when it answered last
+  const state = { at: "", now: 0, heard: 0, etag: null, tenor: null, failures: 0, sort: null, instrument: "", drawn: new Map(), charts: null, timer: 0, turn: 0 };
 
   // Fetching
 
@@ -34,7 +37,7 @@
         replace(html);
         state.etag = answer.headers.get("ETag");
       }
-      seen(answer.headers.get("X-B3-At"));
+      seen(answer.headers.get("X-B3-At"), Number(answer.headers.get("Age")) || 0);
       connected();
       await draw();
     } catch (error) {
@@ -44,12 +47,36 @@
     if (turn === state.turn && !document.hidden) state.timer = setTimeout(refresh, wait);
   }
 
-  function seen(at) {
-    const time = document.getElementById("updated");
-    if (!at || !time) return;
-    time.dateTime = at;
-    const text = clock.format(new Date(at));
-    if (time.textContent !== text) time.textContent = text;
+  function seen(at, ageS) {
+    if (!at) return;
+    Object.assign(state, { at, now: Date.parse(at) + ageS * 1000, heard: Date.now() });
+    tellTime();
+  }
+
+  // Of when the values are: the time, and its day where that is not today.
+  function timeOf(at) {
+    const moment = new Date(at), day = calendar.format(moment);
+    return { day: day === calendar.format(new Date()) ? "" : day, time: clock.format(moment) };
+  }
+
+  function tellTime() {
+    const shown = document.getElementById("updated");
+    if (!shown || !state.at) return;
+    const { day, time } = timeOf(state.at);
+    shown.dateTime = state.at;
+    const text = day ? `em ${day} às ${time}` : `às ${time}`;
+    if (shown.textContent !== text) shown.textContent = text;
+  }
+
+  // While nobody answers, what was last known grows older all the same. The words are those of formats.age.
+  function grow() {
+    const now = state.now + Date.now() - state.heard;
+    for (const time of document.querySelectorAll("time.age")) {
+      const minutes = Math.floor((now - Date.parse(time.dateTime)) / 60000), hours = Math.floor(minutes / 60);
+      const text = minutes < 1 ? "há menos de 1 min" : hours < 1 ? `há ${minutes} min`
+        : hours < 48 ? `há ${hours} h` : `há ${Math.floor(hours / 24)} dias`;
+      if (time.textContent !== text) time.textContent = text;
+    }
   }
 
   function say(element, text) {
@@ -71,8 +98,14 @@
   function disconnected(error) {
     state.failures += 1;
     document.body.classList.add("disconnected");
-    const last = document.getElementById("updated");
-    const since = last ? ` Os valores são de ${last.textContent}.` : "";
+    state.etag = null; // what the next answer has takes the place of what has grown older here
+    let since = "";
+    if (state.at) {
+      const { day, time } = timeOf(state.at);
+      since = ` Os valores são de ${day ? `${day} às ` : ""}${time}.`;
+      tellTime();
+      grow();
+    }
     const why = error instanceof Response ? reasons(error.status) : "Desconectado: o servidor não responde.";
     say(notice, "");
     say(alarm, `${why}${since} Tentando de novo…`);
@@ -288,6 +321,6 @@
   document.documentElement.classList.add("js");
   state.tenor = new URLSearchParams(location.search).get("vencimento");
   settle();
-  seen(live.dataset.at);
+  seen(live.dataset.at, 0);
   requestAnimationFrame(() => setTimeout(refresh, 0)); // the first picture before the charts' script
 })();

@@ -1,0 +1,1 @@
+"""Backups of a home: made, listed, kept for so long, verified by restoring them, and restored."""

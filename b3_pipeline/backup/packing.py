@@ -1,0 +1,97 @@
+"""Folders as one compressed file, `.tar.zst`, which `tar --zstd` reads as well, and back."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from b3_pipeline.errors import B3Error
+from b3_pipeline.progress import Advance
+
+_BLOCK = 1 << 20
+
+
+class PackDamaged(B3Error):
+    """A packed folder cannot be read."""
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files below a folder, or of a file; 0 when there is none."""
+    if folder.is_file():
+        return folder.stat().st_size
+    total = 0
+    for where, _folders, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(where, name)).st_size
+    return total
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files below a folder, those of a folder before those of the folders in it."""
+    found: list[Path] = []
+    for where, folders, names in os.walk(folder):
+        folders.sort()
+        found += [Path(where, name) for name in sorted(names)]
+    return found
+
+
+def pack(folder: Path, files: Iterable[Path], target: Path, advance: Advance = lambda _count: None) -> None:
+    """Writes files of a folder, in the order given, into one; a file that is gone by then is left out.
+
+    A file that grows meanwhile is packed as long as it was at first. Raises OSError.
+    """
+    import pyarrow as pa
+
+    with (
+        target.open("xb") as raw,
+        pa.CompressedOutputStream(raw, "zstd") as stream,
+        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,  # pyright: ignore[reportArgumentType]
+    ):
+        for path in files:
+            with suppress(FileNotFoundError), path.open("rb") as source:
+                entry = tar.gettarinfo(arcname=str(path.relative_to(folder)), fileobj=source)
+                entry.uid = entry.gid = 0
+                entry.uname = entry.gname = ""
+                tar.addfile(entry, source)
+                advance(entry.size)
+
+
+def unpack(source: Path, folder: Path) -> None:
+    """Puts packed files into a folder, which is made; stretches of zeros take no room there. On the disk at the end.
+
+    Raises PackDamaged.
+    """
+    import pyarrow as pa
+
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with (
+            source.open("rb") as raw,
+            pa.CompressedInputStream(raw, "zstd") as stream,
+            tarfile.open(fileobj=stream, mode="r|") as tar,  # pyright: ignore[reportArgumentType]
+        ):
+            for entry in tar:
+                safe = tarfile.data_filter(entry, str(folder))
+                content = tar.extractfile(safe) if safe.isreg() else None
+                if content is not None:
+                    _write(content, folder / safe.name, safe.size)
+    except (tarfile.TarError, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's; the unpacker's own have no number
+            raise
+        raise PackDamaged(f"{source.name} cannot be unpacked: {error}") from error
+    os.sync()
+
+
+def _write(content: object, path: Path, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as target:
+        while block := content.read(_BLOCK):  # pyright: ignore[reportAttributeAccessIssue]
+            if block.count(0) == len(block):
+                target.seek(len(block), os.SEEK_CUR)
+            else:
+                target.write(block)
+        target.truncate(size)

@@ -1,0 +1,107 @@
+"""Verifying a backup: it is restored into servers of its own for a moment, and compared with its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from b3_pipeline.backup import tidying
+from b3_pipeline.backup.backups import VERIFIED, Backup, alone, find, note_verified
+from b3_pipeline.backup.proving import (
+    damaged,
+    differences,
+    load_parquet,
+    load_postgres,
+    relational_differences,
+    unpack_snapshot,
+)
+from b3_pipeline.backup.throwaway import free_ports, postgres_in, questdb_in, scratch
+from b3_pipeline.errors import B3Error, UsageError
+from b3_pipeline.failpoints import reached
+from b3_pipeline.home import require_disk
+from b3_pipeline.places import Place, backups_of
+from b3_pipeline.postgres.flags import user
+from b3_pipeline.progress import SILENT, Report
+from b3_pipeline.settings import Settings
+
+STEPS = ("verify: files read", "verify: restored", "verify: noted")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a trial: which forms were restored, and what was wrong, in sentences."""
+
+    backup: Backup
+    forms: tuple[str, ...]
+    problems: tuple[str, ...]
+    at: datetime
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify(
+    settings: Settings, backup_id: str, forms: Sequence[str] = ("snapshot", "parquet"), report: Report = SILENT
+) -> Verdict:
+    """Reads all files of a backup, and restores it into throw-away servers only if each has its hash.
+
+    Of `forms` those that the backup has. What was noted of an earlier trial is taken away when this one goes wrong.
+    Raises UsageError for an id that is none, or forms that are not there; BackupDamaged, BackupBusy, PlaceError.
+    """
+    where = backups_of(settings)
+    with alone(settings):
+        tidying.tidy(settings)
+        require_disk(settings)
+        backup = find(where, backup_id)
+        tried = tuple(form for form in forms if form in backup.manifest.forms)
+        if not tried:
+            raise UsageError(f"The backup {backup.id} has no snapshot: QuestDB was a server of one's own.")
+        problems = damaged(where, backup, backup.manifest.files, report)
+        reached(STEPS[0])
+        if not problems:
+            problems = _try(settings, where, backup, tried, report)
+            reached(STEPS[1])
+        verdict = Verdict(backup, tried, tuple(problems), settings.clock())
+        if verdict.ok:
+            note_verified(where, backup, verdict.at, user(), tried)
+        else:
+            where.remove(f"{backup.id}/{VERIFIED}")
+        reached(STEPS[2])
+    return verdict
+
+
+def _try(settings: Settings, where: Place, backup: Backup, forms: Sequence[str], report: Report) -> list[str]:
+    problems = list[str]()
+    for form in forms:
+        with scratch(settings) as folder:
+            report(f"Restoring the {form} into a server of its own.")
+            problems += [f"From the {form}: {p}" for p in _of_form(settings, where, backup, folder, form)]
+    with scratch(settings) as folder:
+        report("Restoring PostgreSQL's dump into a server of its own.")
+        problems += _of_postgres(where, backup, folder)
+    return problems
+
+
+def _of_form(settings: Settings, where: Place, backup: Backup, folder: Path, form: str) -> list[str]:
+    home = folder / "home"
+    try:
+        if form == "snapshot":
+            unpack_snapshot(where, backup, folder, home)
+        with questdb_in(home, free_ports()) as db:
+            if form == "parquet":
+                load_parquet(where, backup, db, settings)
+            return differences(backup.manifest, db)
+    except B3Error as error:
+        return [str(error)]
+
+
+def _of_postgres(where: Place, backup: Backup, folder: Path) -> list[str]:
+    try:
+        with postgres_in(folder / "home") as dsn:
+            load_postgres(where, backup, dsn, folder)
+            return relational_differences(backup.manifest, dsn)
+    except B3Error as error:
+        return [str(error)]

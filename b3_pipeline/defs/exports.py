@@ -1,0 +1,97 @@
+"""The exports as assets, one a table, each with the check that what was exported can be read back: see `warehouse.exports`."""
+
+from typing import Any
+
+import dagster as dg
+
+from b3_pipeline.defs.resources import Store
+from b3_pipeline.defs.tables import OWNERS, POOL, column_schema
+from b3_pipeline.places import exports_of
+from b3_pipeline.quality.stored import partition_window
+from b3_pipeline.tables import TABLES, Table
+from b3_pipeline.warehouse import retention_log
+from b3_pipeline.warehouse.exporting import Exporting, Item
+
+PREFIX = "exports"
+_CHECK = "verified"
+#: Items that a result lists, with their hashes.
+_LISTED = 50
+
+
+def key_of(table: Table) -> dg.AssetKey:
+    """The asset key of a table's export: exports/b3_adjustments."""
+    return dg.AssetKey([PREFIX, table.name])
+
+
+def export_asset(table: Table) -> Any:
+    """The export of a table: materializing it writes the closed partitions that are new or have changed."""
+    # Not of each of the table's sessions, which would be listed anew for each: seconds a run.
+    newest = dg.LastPartitionMapping() if table.has_feed else None
+    says = "Every file that the run wrote was read back: its SHA-256, its rows and their checksum are the table's."
+
+    @dg.asset(
+        key=key_of(table),
+        deps=[dg.AssetDep(table.name, partition_mapping=newest)],
+        group_name=PREFIX,
+        owners=OWNERS,
+        kinds={"parquet"},
+        pool=POOL,
+        check_specs=[dg.AssetCheckSpec(_CHECK, asset=key_of(table), description=says)],
+        description=(
+            f"{table.description}, as Parquet files by day that DuckDB, pandas and Spark read (`b3 export`). "
+            "The newest partition is still open. Running it again changes nothing."
+        ),
+        metadata={"dagster/column_schema": column_schema(table)},
+    )
+    def export_table(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
+        with store.database() as db:
+            settings = store.settings
+            taken = retention_log.known(store.postgres_dsn, settings.home)
+            place = exports_of(settings)
+            exporting = Exporting(db, settings.home, place, settings.clock, taken, announce=context.log.info)
+            items = list(exporting.run([table]))
+            written = [item for item in items if item.action == "exported"]
+            sound = [
+                item for each in written for item in exporting.verified([table], partition_window(table, each.name))
+            ]
+        result = _checked([item for item in sound if item.action != "verified"], len(sound))
+        return dg.MaterializeResult(metadata={"place": place.url, **_told(items)}, check_results=[result])
+
+    return export_table
+
+
+def _checked(wrong: list[Item], looked_at: int) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=_CHECK,
+        passed=not wrong,
+        metadata={"looked_at": looked_at, "wrong": [f"{i.name}: {i.action}. {i.why}" for i in wrong][:_LISTED]},
+        description=f"{wrong[0].table} {wrong[0].name}: {wrong[0].why} `b3 export --again` writes it anew."
+        if wrong
+        else "",
+    )
+
+
+def _told(items: list[Item]) -> dict[str, Any]:
+    """What a run says: how much there is, and of what it wrote each partition's hash."""
+    written = [item for item in items if item.action == "exported"]
+    return {
+        "dagster/row_count": sum(item.rows for item in items),
+        "partitions": len(items),
+        "bytes": sum(item.bytes for item in items),
+        "exported": len(written),
+        "exported_rows": sum(item.rows for item in written),
+        "left": [f"{item.name}: {item.why}" for item in items if item.action == "left"][:_LISTED],
+        "sha256": {item.name: item.sha256 for item in written[-_LISTED:]},
+    }
+
+
+def export_assets() -> list[dg.AssetsDefinition]:
+    """The export of every table."""
+    return [export_asset(table) for table in TABLES.values()]
+
+
+exports = dg.define_asset_job(
+    "exports",
+    selection=dg.AssetSelection.assets(*map(key_of, TABLES.values())),
+    description="Exports every closed partition that is new or has changed, and reads back what it wrote (`b3 export`).",
+)

@@ -1,0 +1,1 @@
+"""What leaves QuestDB and where it goes: exports, retention, the warehouse in PostgreSQL."""

@@ -1,0 +1,148 @@
+"""Exporting many partitions and looking at what was exported: what `b3 export` and the exports' assets do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from b3_pipeline.loading.load import quiet
+from b3_pipeline.places import Place
+from b3_pipeline.questdb.client import QuestDB
+from b3_pipeline.sessions import ALWAYS, Window
+from b3_pipeline.tables import Table
+from b3_pipeline.warehouse.exports import (
+    Manifest,
+    Partition,
+    changed,
+    damaged,
+    export_partition,
+    manifest_name,
+    manifest_of,
+    manifests,
+    partitions,
+    verify,
+)
+from b3_pipeline.warehouse.retention_log import TakenAway, overlap
+
+
+@dataclass(frozen=True)
+class Item:
+    """What came of a partition (its `name`): one of the `items` of `b3 export --json` and `b3 retention --json`.
+
+    `sha256` is of the hashes of all its files, `path` its manifest's.
+    """
+
+    table: str
+    name: str
+    rows: int
+    action: str
+    bytes: int = 0
+    sha256: str = ""
+    path: str = ""
+    why: str = ""
+
+    @classmethod
+    def of(cls, manifest: Manifest, place: Place, table: Table, action: str, why: str = "") -> Item:
+        path = f"{place.url}/{manifest_name(table, manifest.partition)}"
+        sizes = (manifest.bytes, manifest.sha256)
+        return cls(table.name, manifest.partition, manifest.rows, action, *sizes, path, why)
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """Exports the tables of a home. `taken` is what a retention has taken away: of that the export is all there is.
+
+    `progress` is told the rows read since the last call, `announce` what is exported next.
+    """
+
+    db: QuestDB
+    home: Path
+    place: Place
+    clock: Callable[[], datetime]
+    taken: TakenAway = field(default_factory=TakenAway)
+    progress: Callable[[int], None] = quiet
+    announce: Callable[[str], None] = quiet
+
+    def work(self, tables: Iterable[Table], within: Window = ALWAYS) -> int:
+        """How many rows `run` reads."""
+        return sum(partition.rows for table in tables for partition in self._closed(table, within))
+
+    def run(self, tables: Iterable[Table], within: Window = ALWAYS, *, again: bool = False) -> Iterator[Item]:
+        """Exports the closed partitions of some tables that lie in a window; `again`: also what stands already.
+
+        What a retention has taken away is never exported anew, whatever rows may be there of its time.
+        """
+        for table in tables:
+            for partition in self._closed(table, within):
+                self.announce(f"{table.name} {partition.name}")
+                yield self._exported(table, partition, again=again)
+
+    def _exported(self, table: Table, partition: Partition, *, again: bool) -> Item:
+        if self.is_taken(table, partition.window):
+            why = "a retention has taken it away, and rows are there again: `b3 retention restore` settles it"
+            return Item(table.name, partition.name, partition.rows, "left", why=why)
+        before = manifest_of(self.place, table, partition.name)
+        manifest = self.export(table, partition, again=again)
+        return Item.of(manifest, self.place, table, "unchanged" if manifest == before else "exported")
+
+    def export(self, table: Table, partition: Partition, *, again: bool = False) -> Manifest:
+        """Exports one partition, which no retention has taken away."""
+        spool = self.home / "spool" / "exports"
+        with _alone(self.home, table):
+            return export_partition(
+                self.db, table, partition, self.place, self.clock(), spool, self.progress, again=again
+            )
+
+    def verified(self, tables: Iterable[Table], within: Window = ALWAYS) -> Iterator[Item]:
+        """Looks at every export of some tables in a window: `verified`, or what is wrong.
+
+        That is damaged, changed (the table has other rows now), or missing (a closed partition has none).
+        """
+        for table in tables:
+            found = {n: m for n, m in manifests(self.place, table).items() if overlap(m.window, within)}
+            closed = {p.name: p for p in self._closed(table, within)}
+            unreadable = damaged(self.place, table)
+            for name in sorted({*found, *unreadable, *closed}):
+                self.announce(f"{table.name} {name}")
+                yield self._judged(table, name, found.get(name), closed.get(name), name in unreadable)
+
+    def _judged(
+        self, table: Table, name: str, manifest: Manifest | None, partition: Partition | None, unreadable: bool
+    ) -> Item:
+        if manifest is None:
+            action, why = (
+                ("damaged", "Its manifest cannot be read.") if unreadable else ("missing", "Not exported yet.")
+            )
+            return Item(table.name, name, partition.rows if partition else 0, action, why=why)
+        self.progress(manifest.rows)
+        if problems := verify(self.place, manifest):
+            return Item.of(manifest, self.place, table, "damaged", " ".join(problems))
+        if not self.is_taken(table, manifest.window) and (problems := changed(self.db, manifest)):
+            return Item.of(manifest, self.place, table, "changed", " ".join(problems))
+        return Item.of(manifest, self.place, table, "verified")
+
+    def is_taken(self, table: Table, window: Window) -> bool:
+        """Whether a retention has taken away what the table had of a partition's time."""
+        return any(overlap(window, taken) for taken in self.taken.windows.get(table.name, ()))
+
+    def _closed(self, table: Table, within: Window) -> list[Partition]:
+        return [p for p in partitions(self.db, table) if not p.newest and overlap(p.window, within)]
+
+
+@contextmanager
+def _alone(home: Path, table: Table) -> Iterator[None]:
+    """One export of a table at a time; loads into it go on."""
+    folder = home / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{table.name}.export.lock"):
+        yield

@@ -1,0 +1,1 @@
+"""One version a module, with its SQL beside it."""
