@@ -18,6 +18,8 @@ COLLECTOR, MONITOR, API, LEGACY = "collector", "monitor", "api", "legacy-api"
 #: A process that has given no sign of life for this long is no longer at its work.
 SILENT_S = 30
 START_TIMEOUT_S = 60
+#: Who asks when it is only looked whether a service answers: no reader, and not counted as one.
+HEALTH_AGENT = "b3-pipeline-health"
 _COMMANDS = {
     COLLECTOR: ["b3_pipeline", "collect"],
     MONITOR: ["b3_pipeline.monitor"],
@@ -41,7 +43,7 @@ def answers(client: httpx2.Client, settings: Settings, ports: Ports, name: str) 
     """Whether a resident process that serves HTTP answers; that it can say anything of the data is another question."""
     address = f"{settings.legacy_port}/status" if name == LEGACY else f"{ports.page}/api/v1/health"
     try:
-        return client.get(f"http://{HOST}:{address}").status_code < 600
+        return client.get(f"http://{HOST}:{address}", headers={"User-Agent": HEALTH_AGENT}).status_code < 600
     except httpx2.HTTPError:
         return False
 

@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from b3_pipeline.cli import collect, data, flags, gaps, quality, quarantine, schema, services, signals
+from b3_pipeline.cli import (
+    backup,
+    collect,
+    cutover,
+    data,
+    exports,
+    flags,
+    gaps,
+    quality,
+    quarantine,
+    retention,
+    schema,
+    services,
+    signals,
+    warehouse,
+)
 
 app = typer.Typer(
     name="b3",
@@ -35,7 +50,22 @@ def b3(
     pass
 
 
-for part in (services, collect, data, quarantine, schema, signals, quality, flags, gaps):
+for part in (
+    services,
+    collect,
+    cutover,
+    data,
+    quarantine,
+    schema,
+    signals,
+    quality,
+    flags,
+    gaps,
+    backup,
+    exports,
+    warehouse,
+    retention,
+):
     part.register(app)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from b3_pipeline.cli.output import Json, emit, guarded, say, table
+from b3_pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from b3_pipeline.postgres.flags import Entry
@@ -72,20 +73,20 @@ def _table(title: str, entries: Sequence[Entry]) -> None:
 
 
 def set_flag(
-    name: Annotated[str, typer.Argument(help="phase or shadow_files.")],
-    value: Annotated[str, typer.Argument(help="phase: legacy, shadow, active, frozen. shadow_files: on, off.")],
+    name: Annotated[str, typer.Argument(help="shadow_files. The phase moves by `b3 cutover`.")],
+    value: Annotated[str, typer.Argument(help="shadow_files: on, off.")],
     why: Annotated[str, typer.Option(help="The reason, for the history.")],
     domain: Annotated[str, typer.Option(help="market or ideas.")] = "market",
     who: Annotated[str, typer.Option(help="Who decided it; the user of this process unless given.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Set a flag or a phase from now on. What was set before stays in the history.
+    """Set a flag from now on. What was set before stays in the history.
+
+    The phase is none of these: `b3 cutover advance` moves it on when its gates are green, `b3 cutover rollback` back.
 
     Example:
 
       b3 flags set shadow_files on --why "first day beside the legacy collectors"
-
-      b3 flags set phase shadow --domain market --why "agreed with the desk"
     """
     from b3_pipeline.postgres import flags
     from b3_pipeline.services import engines
@@ -94,6 +95,11 @@ def set_flag(
     settings = Settings()
     now = settings.clock()
     flags.require(flags.Entry(domain, name, value, now, who, why.strip()))  # before anything is started
+    if name == flags.PHASE.name:
+        raise UsageError(
+            'The phase moves by `b3 cutover advance`, which looks at the gates first (--override --why "…" goes on '
+            "although one is red), and by `b3 cutover rollback`."
+        )
     with engines(settings) as servers:
         entry = flags.set_flag(servers.postgres_dsn, name, value, why=why, at=now, who=who, domain=domain)
         flags.Flags(settings.home, servers.postgres_dsn).current()  # the last known state is this one from now on

@@ -93,7 +93,7 @@ def compose_sensor(
 ) -> dg.SensorResult | dg.SkipReason:
     phase = store.flags.phase()
     if phase == "legacy":
-        return dg.SkipReason("The phase is legacy: composing begins in shadow (`b3 flags set phase shadow`).")
+        return dg.SkipReason("The phase is legacy: composing begins in shadow (`b3 cutover advance`).")
     now = store.settings.clock().astimezone(UTC)
     made = make(store, now)
     before = int(context.cursor or store.archive.last(CAPTURE.name))

@@ -5,9 +5,14 @@ from datetime import date
 
 import dagster as dg
 
+from b3_pipeline.defs.backups import backup
+from b3_pipeline.defs.exports import exports
 from b3_pipeline.defs.jobs import validate
+from b3_pipeline.defs.parity import parity
 from b3_pipeline.defs.resources import Store
+from b3_pipeline.defs.retention import retention
 from b3_pipeline.defs.sweep import gaps
+from b3_pipeline.defs.warehouse import warehouse, warehouse_today
 from b3_pipeline.sessions import ZONE, is_session
 from b3_pipeline.settings import LOCAL_ZONE
 
@@ -71,5 +76,11 @@ def schedules() -> list[dg.ScheduleDefinition]:
             "Looks for what is missing since the evening before, while a source that overwrites its file still shows it.",
             "morning",
         ),
+        daily(backup, "40 22,23 * * *", "Makes a backup of everything, and proves it by restoring it elsewhere."),
         daily(validate, "15 22,23 * * *", "Looks at everything that is stored: every check of every table."),
+        daily(parity, "45 22,23 * * *", "Proves everything that is stored, and keeps the report."),
+        daily(exports, "35 21,22,23 * * *", "Exports every closed partition that is new or has changed."),
+        daily(warehouse, "5 22,23 * * *", "Loads the warehouse from the exports, and compares both."),
+        daily(retention, "25 22,23 * * *", "Takes away what is beyond its limit and safely elsewhere."),
+        warehouse_today,
     ]

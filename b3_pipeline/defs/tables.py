@@ -45,9 +45,16 @@ def _definition(table: Table) -> dict:
         "metadata": {
             "dagster/column_schema": column_schema(table),
             "dagster/table_name": f"questdb.{table.name}",
-            "retention": f"{table.retention_days} days, off" if table.retention_days else "kept for ever",
+            "retention": _retention(table),
         },
     }
+
+
+def _retention(table: Table) -> str:
+    """The limit, and whether it is kept unless somebody says otherwise (`b3 retention rules`)."""
+    if table.retention_days is None:
+        return "kept for ever"
+    return f"{table.retention_days} days, {'on' if table.expires else 'off until an operator turns it on'}"
 
 
 def data_asset(table: Table) -> Any:

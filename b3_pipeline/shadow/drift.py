@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from b3_pipeline.choosing import by_precedence
+from b3_pipeline.choosing import COMPOSED, by_precedence
 from b3_pipeline.loading.compare import firsts, key_ids, pick, unify
 from b3_pipeline.loading.payloads import HISTORY_FOLDER
 from b3_pipeline.parsing.kinds import Kind
 from b3_pipeline.parsing.records import FileRejected, empty_records
-from b3_pipeline.quality.documents import parsed
+from b3_pipeline.quality.documents import Document, parsed
 from b3_pipeline.quality.finding import SHOWN, located
 from b3_pipeline.quality.parity import compare
 from b3_pipeline.questdb.client import QuestDB
@@ -82,22 +82,29 @@ def _wide(db: QuestDB, folder: Path, form: Form, window: Window) -> Drift:
 def _documents(db: QuestDB, folder: Path, endpoint: str, table: Table, window: Window) -> Drift:
     kind = DOCUMENT_KINDS[endpoint]
     found = Drift(kind.file, table.name)
-    records = [empty_records(table), *_read(folder, kind, table, found)]
+    newest = rows.newest_document(db, endpoint)
+    composed = newest if newest and newest.feed == COMPOSED else None
+    records = [empty_records(table), *_read(folder, kind, table, found, composed)]
     stored = by_precedence(table, rows.rows_of_documents(db, table, endpoint, window))
     if kind.history is None:  # the newest document is all that the file ever holds
-        newest = rows.newest_document(db, endpoint)
         current = np.array([newest is not None and ts == newest.ts for ts in stored.column("ts").to_pylist()], bool)
         found.beyond = int((~current).sum())
         stored = pick(stored, current)
     return _compared(found, table, pa.concat_tables(records), stored, window)
 
 
-def _read(folder: Path, kind: Kind, table: Table, found: Drift) -> Iterator[pa.Table]:
-    """What the current file and the older ones hold for a table, the current one first."""
+def _read(folder: Path, kind: Kind, table: Table, found: Drift, composed: Document | None) -> Iterator[pa.Table]:
+    """What the current file and the older ones hold for a table, the current one first.
+
+    Where that is a composed one, it must be just that, and its rows are in no comparison.
+    """
     past = sorted(folder.glob(f"{HISTORY_FOLDER}/{kind.history}")) if kind.history else []
     for path in (folder / kind.file, *past):
         try:
-            if path.exists():
+            if composed is not None and path == folder / kind.file:
+                if path.read_bytes() != composed.data():
+                    found.problems.append(f"{kind.file}: it is not the composed capture that readers are given")
+            elif path.exists():
                 yield from (chunk.records for chunk in parsed(kind, path.read_bytes(), table))
         except (FileRejected, OSError) as error:
             found.problems.append(f"{path.relative_to(folder)}: {error}")

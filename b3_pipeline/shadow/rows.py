@@ -13,9 +13,9 @@ from psycopg import sql
 from b3_pipeline.choosing import COMPOSED
 from b3_pipeline.loading.compare import pick
 from b3_pipeline.quality.documents import CAPTURES, Document
-from b3_pipeline.quality.stored import Condition, condition, during, one_of, stretches
+from b3_pipeline.quality.stored import Condition, condition, during, of_feed, one_of, stretches
 from b3_pipeline.questdb.client import QuestDB, named
-from b3_pipeline.sessions import Window, to_local
+from b3_pipeline.sessions import Window, session_of, to_local
 from b3_pipeline.shadow.forms import Form, Gathered
 from b3_pipeline.tables import Table
 
@@ -79,9 +79,24 @@ def documents(db: QuestDB, endpoint: str, window: Window, where: Condition | Non
 
 
 def newest_document(db: QuestDB, endpoint: str) -> Document | None:
-    """The newest document of an endpoint; of two of one moment the live source's."""
+    """The newest document of an endpoint; of two of one moment the live source's.
+
+    A composed one counts in a session of which there is no other, as it does for the legacy routes.
+    """
+    newest = _newest(db, _of_endpoint(endpoint))
+    composed = _newest(db, condition("{e} = %s", endpoint, e="endpoint") & of_feed(COMPOSED))
+    if composed is None or (newest is not None and _session(newest) >= _session(composed)):
+        return newest
+    return composed
+
+
+def _newest(db: QuestDB, where: Condition) -> Document | None:
     # the live source's feed comes first by its name, too
-    return next(_documents(db, _of_endpoint(endpoint), named(" order by ts desc, feed limit 1")), None)
+    return next(_documents(db, where, named(" order by ts desc, feed limit 1")), None)
+
+
+def _session(document: Document) -> date:
+    return session_of(to_local(document.ts).date())
 
 
 def _of_endpoint(endpoint: str) -> Condition:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from b3_pipeline.choosing import COMPOSED
 from b3_pipeline.errors import B3Error
 from b3_pipeline.loading.load import LoadReport
 from b3_pipeline.loading.payloads import HISTORY_FOLDER
@@ -155,7 +156,7 @@ def _documents(db: QuestDB, folder: Path, window: Window, where: Condition | Non
 def _received(db: QuestDB, folder: Path, endpoint: str, window: Window, where: Condition | None) -> ShadowReport:
     """Each document as a file of its own where the kind has older ones, and the newest of all as the current file.
 
-    Beyond the form are documents that do not prove themselves, and older ones of a kind that has none.
+    A composed one is only ever the current file. Beyond the form are documents that do not prove themselves, and older ones of a kind that has none.
     """
     kind = DOCUMENT_KINDS[endpoint]
     with alone(folder) as held:
@@ -167,7 +168,7 @@ def _received(db: QuestDB, folder: Path, endpoint: str, window: Window, where: C
             kept, beyond = kept + bool(held_here), beyond + (not held_here)
             if data is not None and kind.history is not None:
                 written += _put(held, kind, past_name(document.ts), data)
-        found = kept or beyond or where is None
+        found = kept or beyond or where is None or (newest is not None and newest.feed == COMPOSED)
         current = newest.data() if newest and found else None
         if current is None:
             return ShadowReport(kind.file, "nothing", beyond=beyond)

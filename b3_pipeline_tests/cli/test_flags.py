@@ -38,23 +38,23 @@ def test_flags_are_listed_with_who_and_why_once_set(home: Path) -> None:
         "ideas phase": "legacy",
         "ideas shadow_files": "off",
     }
-    done = answer("flags", "set", "phase", "shadow", "--why", "agreed with the desk", "--who", "ana")
-    assert (done["ok"], done["value"], done["who"]) == (True, "shadow", "ana")
+    done = answer("flags", "set", "shadow_files", "on", "--why", "agreed with the desk", "--who", "ana")
+    assert (done["ok"], done["value"], done["who"]) == (True, "on", "ana")
     answer("flags", "set", "shadow_files", "on", "--why", "try", "--domain", "ideas")
-    assert shown()["market phase"] == "shadow"
-    [phase] = [e for e in answer("flags") if (e["domain"], e["name"]) == ("market", "phase")]
-    assert phase == {
+    assert shown()["market shadow_files"] == "on"
+    [files] = [e for e in answer("flags") if (e["domain"], e["name"]) == ("market", "shadow_files")]
+    assert files == {
         "domain": "market",
-        "name": "phase",
-        "value": "shadow",
+        "name": "shadow_files",
+        "value": "on",
         "since": "2025-10-14T15:00:00+00:00",
         "who": "ana",
         "why": "agreed with the desk",
         "stale": False,
     }
-    assert [(e["name"], e["value"]) for e in answer("flags", "history")] == [
-        ("shadow_files", "on"),
-        ("phase", "shadow"),
+    assert [(e["domain"], e["name"]) for e in answer("flags", "history")] == [
+        ("ideas", "shadow_files"),
+        ("market", "shadow_files"),
     ]
     assert "agreed" in b3("flags", "history", "--limit", "5").stdout
     assert "agreed" in b3("flags").stdout
@@ -68,6 +68,7 @@ def test_flags_are_listed_with_who_and_why_once_set(home: Path) -> None:
         (["phase", "on", "--why", "x"], "legacy, shadow, active, frozen"),
         (["phases", "on", "--why", "x"], "phase or shadow_files"),
         (["phase", "shadow", "--why", "x", "--domain", "stocks"], "market or ideas"),
+        (["phase", "shadow", "--why", "x"], "b3 cutover advance"),
     ],
 )
 def test_what_cannot_be_set_is_wrong_usage(home: Path, arguments: list[str], said: str) -> None:
@@ -78,14 +79,14 @@ def test_what_cannot_be_set_is_wrong_usage(home: Path, arguments: list[str], sai
 def test_without_postgresql_the_last_known_flags_are_shown_and_that_is_said(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    b3("flags", "set", "phase", "shadow", "--why", "x")
+    b3("flags", "set", "shadow_files", "on", "--why", "x")
     monkeypatch.setenv("B3_POSTGRES_DSN", "postgresql://u:hunter2@127.0.0.1:1/x")
     listed = b3("flags")
     assert "last known" in listed.stderr
-    assert "shadow" in listed.stdout
+    assert " on " in listed.stdout
     assert {e["stale"] for e in answer("flags")} == {True}
-    assert shown()["market phase"] == "shadow"
-    failed = b3("flags", "set", "phase", "legacy", "--why", "x", code=1)
+    assert shown()["market shadow_files"] == "on"
+    failed = b3("flags", "set", "shadow_files", "off", "--why", "x", code=1)
     assert "does not answer" in " ".join(failed.stderr.split())
     assert "hunter2" not in failed.output + listed.output
 

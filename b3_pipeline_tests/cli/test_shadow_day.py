@@ -97,7 +97,7 @@ def test_a_day_in_shadow_has_no_mismatch_and_a_planted_one_is_found_kept_and_sho
     assert up.returncode == 0, up.stderr
     desk = Desk(int(environment["B3_PORT_BASE"]))
     try:
-        answer(run(environment, "flags", "set", "phase", "shadow", "--why", "a day in shadow", "--json"))
+        answer(run(environment, "cutover", "advance", "--override", "--why", "a day in shadow", "--json"))
         until(lambda: desk.client.get("/api/v1/cutover").json()["phase"] == "shadow")
         day = documents()
         for name, _moment, data in day:

@@ -170,11 +170,12 @@ def test_every_capture_of_a_day_stays_and_the_newest_is_the_current_one(desk: De
     assert desk.drifted() == []
 
 
-def test_a_composed_capture_never_becomes_a_legacy_file(desk: Desk) -> None:
+def test_a_composed_capture_is_the_current_file_of_a_session_without_another_and_never_an_older_one(desk: Desk) -> None:
     kind = replace(CAPTURE, feed="composed", tables=("b3_captures", "b3_snapshots"))
-    assert desk.shadow(desk.load(payload(desk.legacy / "ultimo_dado.json", kind))) == []
+    [report] = desk.shadow(desk.load(payload(desk.legacy / "ultimo_dado.json", kind)))
+    assert (report.file, report.outcome, report.rows) == ("ultimo_dado.json", "written", 0)
     assert desk.drifted() == []
-    assert not (desk.folder / "ultimo_dado.json").exists()
+    assert desk.contents().keys() - {".lock"} == {"ultimo_dado.json"}
 
 
 def test_gamma_levels_of_the_live_source_are_the_newest_when_they_are(desk: Desk) -> None:

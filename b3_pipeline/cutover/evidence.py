@@ -1,0 +1,248 @@
+"""What the gates judge, as it is in a home right now; what cannot be found out is a red gate with the reason."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from functools import cached_property
+from typing import Any
+
+from b3_pipeline import standing
+from b3_pipeline.alerts import outbox
+from b3_pipeline.cutover import gates, looked, phases
+from b3_pipeline.cutover.gates import Gate, Verdict
+from b3_pipeline.cutover.looked import Looked
+from b3_pipeline.loading.archived import archive_of, entries
+from b3_pipeline.parsing.capture import capture_moment
+from b3_pipeline.parsing.kinds import CAPTURE, LEGACY_KINDS
+from b3_pipeline.places import backups_of
+from b3_pipeline.postgres import callers, comparisons, mismatches
+from b3_pipeline.postgres.flags import PHASE, Entry, Flags, FlagsError, set_flag
+from b3_pipeline.quality.checks import PARITY, Check, checks_of
+from b3_pipeline.quality.finding import Context, reason_of
+from b3_pipeline.quality.of_home import context_of
+from b3_pipeline.quality.sources import at_hand
+from b3_pipeline.quality.validate import validate, work
+from b3_pipeline.questdb import schema
+from b3_pipeline.questdb.client import QuestDB
+from b3_pipeline.residents import HEALTH_AGENT, MONITOR, alive
+from b3_pipeline.services import Engines
+from b3_pipeline.sessions import session_of, to_local, window
+from b3_pipeline.settings import Settings
+from b3_pipeline.sources.archive import Archive
+from b3_pipeline.sources.catalog import collected
+from b3_pipeline.tables import MARKET_TABLES, TABLES
+
+#: What has just come is loaded at the sensors' next turn: so long it may be behind.
+DRAINED_WITHIN_S = 20.0
+_COMPARISONS = 5_000
+Tell = Callable[[str], None]
+
+
+def _nobody(_what: str) -> None:
+    pass
+
+
+@dataclass
+class Desk:
+    """A home whose servers are up, as the gates look at it.
+
+    `tell` is told what is looked at, `expect` how many bytes will be read for it, `progress` those that were.
+    """
+
+    settings: Settings
+    engines: Engines
+    db: QuestDB
+    domain: str
+    tell: Tell = _nobody
+    progress: Callable[[int], None] = lambda _bytes: None
+    expect: Callable[[int], None] = lambda _bytes: None
+    patience_s: float = DRAINED_WITHIN_S
+
+    @property
+    def dsn(self) -> str:
+        return self.engines.postgres_dsn
+
+    @cached_property
+    def now(self) -> datetime:
+        """When it was looked at, aware UTC: one moment for all gates."""
+        return self.settings.clock().astimezone(UTC)
+
+    def entry(self) -> Entry:
+        """The phase that stands, with who set it when and why. Raises FlagsError while nobody can say."""
+        current = Flags(self.settings.home, self.dsn).current()
+        if current.stale:
+            raise FlagsError(
+                "PostgreSQL does not answer, so nobody can say which phase stands, or move it (`b3 status`)."
+            )
+        return current.entries[self.domain, PHASE.name]
+
+    def enter(self, phase: str, *, who: str, why: str) -> None:
+        """Sets the phase, from this moment on. Raises FlagsError."""
+        set_flag(self.dsn, PHASE.name, phase, why=why, who=who, at=self.settings.clock(), domain=self.domain)
+
+    @cached_property
+    def since(self) -> datetime | None:
+        """When the phase began, aware UTC."""
+        return self.entry().since
+
+    @cached_property
+    def context(self) -> Context:
+        """What checks are given: the sources at hand, the legacy folder among them."""
+        files = at_hand(self.settings.legacy_dir, self.settings.home)
+        current = Flags(self.settings.home, self.dsn).current()
+        found = context_of(self.settings, self.db, files, self.dsn, current)
+        return replace(found, progress=self.progress)
+
+
+def look(desk: Desk, step: phases.Step, announce: Callable[[Gate], object] = lambda _gate: None) -> list[Gate]:
+    """Looks at the gates of a step, one after another, and keeps what they said; `announce` is told each.
+
+    What goes wrong in looking is a red gate that says so.
+    """
+    found = []
+    for gate in _each(desk, step.gates):
+        announce(gate)
+        found.append(gate)
+    looked.keep(desk.settings.home, desk.domain, Looked(desk.now, step.phase, step.to, found))
+    return found
+
+
+def _each(desk: Desk, names: Iterable[str]) -> Iterator[Gate]:
+    for name in names:
+        desk.tell(f"Looking at {name.replace('_', ' ')}")
+        try:
+            verdict = LOOKS[name](desk)
+        except Exception as error:  # one that cannot be looked at must not hide the others
+            verdict = Verdict(ok=False, found=f"{gates.UNSEEN}: {reason_of(error)}")
+        yield Gate(name, *verdict)
+
+
+def _schema(desk: Desk) -> Verdict:
+    drift = schema.diff(desk.db)
+    return gates.schema(
+        {table: found["server"] for table, found in drift.items() if found["server"] and table in TABLES}
+    )
+
+
+def _parity(desk: Desk) -> Verdict:
+    """By the last report if that is of the last hour and was good, else by one that is made now."""
+    from b3_pipeline.quality import parity_report
+
+    kept = parity_report.latest(desk.settings.home)
+    verdict = gates.parity(kept, desk.now)
+    if verdict.ok:
+        return verdict
+    desk.expect(work(desk.context))
+    report = validate(desk.context, lambda check: desk.tell(f"Validating {check.table.name}: {check.name}"))
+    document = report.document()
+    parity_report.keep(desk.settings.home, document, desk.now)
+    return gates.parity({**document, "at": desk.now}, desk.now)
+
+
+def _last_session(desk: Desk) -> Verdict:
+    session = next(phases.finished_sessions(desk.now))
+    keys, failed = 0, []
+    for check in _of_values():
+        found = check.finding(desk.context, window(session, session))
+        keys += int(found.numbers.get("table_keys", 0))
+        if not (found.passed or found.undecided):
+            failed.append(f"{check.table.name}, {check.name}: {found.advice}")
+    return gates.last_session(session, keys, failed)
+
+
+def _of_values() -> Iterator[Check]:
+    """The checks that say whether a session's rows and documents are what was given."""
+    for table in MARKET_TABLES:
+        yield from (check for check in checks_of(table) if check.name.startswith(PARITY) or check.name == "rebuild")
+
+
+def _mismatches(desk: Desk) -> Verdict:
+    return gates.mismatches(mismatches.open_count(desk.dsn))
+
+
+def _comparisons(desk: Desk) -> Verdict:
+    session = phases.full_session(desk.since, desk.now)
+    captures = _taken_in(archive_of(desk.settings.home), session) if session else set()
+    return gates.comparisons(session, captures, comparisons.latest(desk.dsn, _COMPARISONS))
+
+
+def _taken_in(archive: Archive, session: date) -> set[str]:
+    """The SHA-256 of the legacy captures that came in a session, and were taken in it by their own account."""
+    found = set()
+    for entry in entries(archive, CAPTURE.name, session, session):
+        moment = capture_moment(archive.read(entry))
+        if moment is None or session_of(to_local(moment).date()) == session:
+            found.add(entry.sha256)
+    return found
+
+
+def _freshness(desk: Desk) -> Verdict:
+    return gates.freshness(standing.freshness_of_tables(desk.context))
+
+
+def _archive(desk: Desk) -> Verdict:
+    deadline = time.monotonic() + desk.patience_s
+    while True:
+        verdict = gates.archive(standing.archived(desk.settings))
+        if verdict.ok or time.monotonic() >= deadline:
+            return verdict
+        time.sleep(0.5)
+
+
+def _alerts(desk: Desk) -> Verdict:
+    known = outbox.load(desk.settings.home).alerts.values()
+    errors = [alert for alert in known if alert.severity == "ERROR"]
+    return gates.alerts(errors, watched=alive(desk.settings.home, MONITOR))
+
+
+def _backup(desk: Desk) -> Verdict:
+    from b3_pipeline.backup.backups import newest_verified
+
+    found = newest_verified(backups_of(desk.settings))
+    return gates.backup((found.id, found.at) if found else None, desk.now)
+
+
+def _legacy_files(desk: Desk) -> Verdict:
+    session = phases.full_session(desk.since, desk.now)
+    return gates.legacy_files(session, written_in(desk, session) if session else {})
+
+
+def written_in(desk: Desk, session: date) -> Mapping[str, bool]:
+    """By legacy source that is collected and has ever brought something, whether it did in a session."""
+    archive, wanted = archive_of(desk.settings.home), collected(desk.settings)
+    known = [kind.name for kind in LEGACY_KINDS if kind.name in wanted and archive.last(kind.name)]
+    return {name: any(True for _entry in entries(archive, name, session, session)) for name in known}
+
+
+def _callers(desk: Desk) -> Verdict:
+    since = phases.quiet_since(desk.now)
+    return gates.callers(since, readers_since(desk.dsn, since))
+
+
+def readers_since(dsn: str, since: date) -> list[callers.Caller]:
+    """Who has called a legacy route since a session; our own look at whether it answers does not count."""
+    return [caller for caller in callers.recent(dsn, since) if caller.agent != HEALTH_AGENT]
+
+
+#: How each gate is looked at.
+LOOKS: Mapping[str, Callable[[Desk], Verdict]] = {
+    "schema": _schema,
+    "parity": _parity,
+    "last_session": _last_session,
+    "mismatches": _mismatches,
+    "comparisons": _comparisons,
+    "freshness": _freshness,
+    "archive": _archive,
+    "alerts": _alerts,
+    "backup": _backup,
+    "legacy_files": _legacy_files,
+    "callers": _callers,
+}
+
+
+def document(phase: str, found: Iterable[Gate]) -> dict[str, Any]:
+    """The JSON of `b3 cutover status` and `advance`."""
+    return {"phase": phase, "gates": [gate.document() for gate in found]}

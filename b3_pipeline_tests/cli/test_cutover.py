@@ -1,0 +1,129 @@
+"""The commands of the cutover, as a person or a script calls them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from b3_pipeline.cutover import link
+from b3_pipeline.failpoints import VARIABLE
+from b3_pipeline_tests.cli.commands import answer, b3
+from b3_pipeline_tests.cutover.conftest import Office, empty_office, office  # noqa: F401 (fixtures)
+from b3_pipeline_tests.cutover.test_advance import mismatch
+from b3_pipeline_tests.cutover.test_rollback import live
+from b3_pipeline_tests.test_docs import REPO, shown_commands
+
+
+def test_a_refused_step_exits_with_1_and_names_the_red_gates(office: Office) -> None:  # noqa: F811
+    office.phase("shadow")
+    mismatch(office)
+    refused = answer("cutover", "advance", code=1)
+    assert (refused["phase"], refused["moved"]) == ("shadow", False)
+    assert [gate["name"] for gate in refused["gates"] if not gate["ok"]] == ["mismatches"]
+    assert all(set(gate) >= {"name", "ok", "evidence"} for gate in refused["gates"])
+    said = b3("cutover", "advance", "--dry-run", code=1)
+    assert "mismatches" in said.stdout
+    assert "be refused" in said.stderr
+    assert answer("cutover", "status")["phase"] == "shadow"
+
+
+def test_forward_and_back_with_one_command_each(office: Office) -> None:  # noqa: F811
+    assert answer("cutover", "advance", "--dry-run")["phase"] == "legacy"
+    moved = answer("cutover", "advance", "--why", "agreed", "--who", "ana")
+    assert (moved["ok"], moved["phase"], len(moved["gates"])) == (True, "shadow", 5)
+    status = answer("cutover", "status")
+    assert (status["phase"], status["next"], status["who"], status["why"]) == ("shadow", "active", "ana", "agreed")
+    assert {gate["name"] for gate in status["gates"] if not gate["ok"]} == {"comparisons"}  # it has begun just now
+    assert [part["name"] for part in status["parts"]] == ["collectors", "json_server", "dashboard", "proxies"]
+    answer("cutover", "advance", "--override", "--why", "a test")
+    live(office)
+    planned = answer("cutover", "rollback", "--dry-run")
+    assert (planned["phase"], planned["stays"].keys() >= {"ajustes_b3.csv"}) == ("active", True)
+    shown = b3("cutover", "rollback", "--collectors-stopped")
+    assert "rows stay in QuestDB only: contracts beyond the front one" in " ".join(shown.stderr.split())
+    assert "Parity of the legacy files" in shown.stdout
+    assert answer("cutover", "rollback")["was"] == "legacy"
+    assert "nothing to go back from" in b3("cutover", "rollback").stderr
+    assert link.current(office.home) == office.legacy
+    assert "The old stack" in b3("cutover", "status").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["advance", "--override"], "--why"),
+        (["status", "--domain", "ideas"], "has no gates in this release"),
+        (["rollback", "--domain", "stocks"], "is none"),
+    ],
+)
+def test_wrong_usage_is_said(empty_office: Office, arguments: list[str], said: str) -> None:  # noqa: F811
+    assert said in " ".join(b3("cutover", *arguments, code=2).stderr.split())
+
+
+@pytest.mark.parametrize("command", ["status", "advance", "rollback"])
+def test_help_has_an_example(command: str) -> None:
+    text = b3("cutover", command, "--help").stdout
+    assert "Example" in text
+    assert f"b3 cutover {command}" in text
+
+
+def runbook() -> list[list[str]]:
+    """The commands of the runbook, in its order, that move the phase or show what would."""
+    text = (REPO / "docs" / "runbook.md").read_text("utf-8")
+    return [words for words in shown_commands(text) if words[0] in ("cutover", "validate", "flags")]
+
+
+def test_the_runbooks_commands_make_a_cutover_and_the_way_back(office: Office) -> None:  # noqa: F811
+    """In its order; what its waiting brings is put in place between."""
+    phases = []
+    for words in runbook():
+        given = [str(office.legacy) if word == "/srv/b3/data" else word for word in words]
+        moves = words[:2] == ["cutover", "advance"]
+        if moves or "--dry-run" in words:
+            now = office.now()
+            office.phase(now)  # a full session has passed in it
+        (office.legacy / "gamma.json").touch()  # its collectors run
+        done = _run([*given, "--json"])
+        if words[:2] == ["cutover", "rollback"] and "--dry-run" not in words and "--collectors-stopped" not in words:
+            assert done["code"] == 1
+            assert office.now() == "legacy"
+            continue
+        assert done["code"] == 0, (words, done)
+        if moves and "--dry-run" not in words:
+            phases.append(done["phase"])
+            if done["phase"] == "active":
+                live(office)
+        if "rollback" in words and "--collectors-stopped" in words:
+            assert done["parity"]
+            office.phase("active")  # the desk has gone forward again since
+    assert phases == ["shadow", "active", "frozen"]
+
+
+def _run(words: list[str]) -> dict[str, Any]:
+    from typer.testing import CliRunner
+
+    from b3_pipeline.cli import app
+
+    result = CliRunner().invoke(app, words)
+    found = json.loads(result.stdout)
+    return {**(found if isinstance(found, dict) else {"list": found}), "code": result.exit_code}
+
+
+def test_a_killed_step_shows_in_the_status_and_says_what_to_do(office: Office) -> None:  # noqa: F811
+    import os
+    import sys
+
+    office.phase("shadow")
+    env = {**os.environ, VARIABLE: "advance: phase set"}
+    command = [sys.executable, "-m", "b3_pipeline", "cutover", "advance", "--override", "--why", "x"]
+    subprocess.run(command, env=env, capture_output=True, check=False, timeout=120)
+    status = answer("cutover", "status")
+    assert (status["phase"], status["under_way"]["to"]) == ("active", "active")
+    assert "b3 cutover advance" in b3("cutover", "status").stderr
+    assert answer("cutover", "advance")["phase"] == "active"
+    assert answer("cutover", "status")["under_way"] is None
+    assert Path(link.current(office.home) or "") == office.home / "shadow"
