@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -77,11 +79,15 @@ def collect(
 def _collect_all(settings: Settings) -> None:
     from b3_pipeline.sources.collector import Collector
 
+    collector = Collector(settings)
     try:
         with _ended_by_signals():
-            Collector(settings).run()
+            collector.run()
     except KeyboardInterrupt:
         say("Collecting has ended.")
+    if collector.busy:
+        sys.stderr.flush()
+        os._exit(0)  # a thread that writes while the interpreter ends would abort it; what was archived is on the disk
 
 
 def _collect_one(settings: Settings, source: str, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +75,12 @@ class Collector:
         self._sources = catalog.enabled(settings) if sources is None else sources
         self._archive = Archive(settings.home / archive.FOLDER)
         self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a source is at work, as one may be for a while after `run` has returned."""
+        return any(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
         """Lets `run` return, within about a second: what is being fetched is fetched again next time."""
@@ -90,15 +96,15 @@ class Collector:
             raise AlreadyCollecting(f"A collector is at work in {self._settings.home} already.") from None
         try:
             instruments.ready(self._settings)
-            threads = [threading.Thread(target=self._guarded, args=work, daemon=True) for work in self._work()]
-            for thread in threads:
+            self._threads = [threading.Thread(target=self._guarded, args=work, daemon=True) for work in self._work()]
+            for thread in self._threads:
                 thread.start()
-            self._beat(folder, threads)
+            self._beat(folder)
         finally:
             instruments.stop()
             lock.release()
 
-    def _beat(self, folder: Path, threads: Sequence[threading.Thread]) -> None:
+    def _beat(self, folder: Path) -> None:
         """Gives signs of life until it is told to stop, or interrupted; then the threads have a second to end."""
         try:
             while not self._stop.is_set():
@@ -107,7 +113,7 @@ class Collector:
         finally:
             self._stop.set()
             deadline = time.monotonic() + _STOP_S
-            for thread in threads:
+            for thread in self._threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self) -> list[tuple[str, Callable[[], None]]]:

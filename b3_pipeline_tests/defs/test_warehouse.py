@@ -142,6 +142,7 @@ def test_today_is_loaded_on_sessions_only(home: Path, moment: datetime, asked_fo
         assert isinstance(warehouse_today(context, store=Store()), dg.RunRequest) is asked_for
 
 
+@pytest.mark.usefixtures("instance")  # else the graph asks the instance of whichever test was before
 def test_every_table_of_the_warehouse_comes_from_its_export(home: Path) -> None:
     graph = dg.Definitions(assets=warehouse_assets(), resources={"store": Store()}).resolve_asset_graph()
     assert {p.to_user_string() for p in graph.get(key_of(SIGNALS)).parent_keys} == {"exports/tp_capital_signals"}
