@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from b3_pipeline import ports, services
 from b3_pipeline.alerts.probe import test_channels
-from b3_pipeline.backup.backups import backups
+from b3_pipeline.backup.backups import backups, home_id, own
 from b3_pipeline.backup.tidying import checkpoint_left
 from b3_pipeline.credentials import unsafe
 from b3_pipeline.errors import B3Error
@@ -207,7 +207,7 @@ def _restarts(settings: Settings) -> Iterator[Check]:
 def _backups(settings: Settings) -> Iterator[Check]:
     """How old the newest backup is, whether it was proven, and whether one that died left its checkpoint."""
     try:
-        there = backups(backups_of(settings))[0]
+        there = own(backups(backups_of(settings))[0], home_id(settings))
         if left := checkpoint_left(settings):
             advice = "A backup died: QuestDB takes no stale files away until `b3 backup create` has released it."
             yield Check("checkpoint", "warn", left, advice)

@@ -13,6 +13,7 @@ import httpx2
 import psycopg
 
 from b3_pipeline import dagster_server, processes, residents, supervision
+from b3_pipeline.backup.journal import require_restored
 from b3_pipeline.errors import B3Error
 from b3_pipeline.home import Hold, Holder, HomeBusy, State, hold, require_disk
 from b3_pipeline.ports import require_free
@@ -93,7 +94,8 @@ def _embedded_address(settings: Settings, holder: Holder | None) -> Address:
 
 
 def _require_sound(settings: Settings) -> None:
-    """Before anybody else reads a DSN, who might quote it. Raises BadDsn."""
+    """Before anything starts, or anybody else reads a DSN, who might quote it. Raises HalfRestored, BadDsn."""
+    require_restored(settings.home)
     if settings.postgres_dsn:
         checked(settings.postgres_dsn.get_secret_value())
 

@@ -12,20 +12,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from b3_pipeline.backup.packing import PACKED, Content
+from b3_pipeline.credentials import write_private
 from b3_pipeline.errors import B3Error, UsageError
 from b3_pipeline.places import Place, backups_of, place
 from b3_pipeline.settings import Settings
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 QUESTDB, PARQUET, POSTGRES, SETTINGS = "questdb.tar.zst", "parquet", "postgres.dump", "settings.toml"
+#: The file of a home that has its id.
+HOME = "id"
 #: Folders of the home that a backup has, by the name of the part. The others are made anew, or hold secrets.
 FOLDERS = ("archive", "quarantine", "reports", "repaired", "migrations")
 #: What can be restored by itself, in the order in which it is.
@@ -66,7 +71,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a backup holds. `at` is aware UTC; `secrets` are the files that it does not have and a restored home needs."""
+    """What a backup holds. `at` is aware UTC; `secrets` are the files that it does not have and a restored home needs.
+
+    `home` is the id of the home that it is of, `packed` what each packed folder holds.
+    """
 
     id: str
     at: datetime
@@ -80,6 +88,8 @@ class Manifest:
     files: Mapping[str, Stored]
     secrets: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    home: str = ""
+    packed: Mapping[str, Content] = field(default_factory=dict)
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -128,6 +138,7 @@ def _typed(document: Mapping[str, Any]) -> dict[str, Any]:
         "at": datetime.fromisoformat(document["at"]),
         "tables": tables,
         "files": {name: Stored(**file) for name, file in document["files"].items()},
+        "packed": {name: Content(**content) for name, content in document.get("packed", {}).items()},
         **{name: tuple(document[name]) for name in ("schema", "secrets", "remarks")},
     }
 
@@ -142,7 +153,10 @@ def _rendered(document: Mapping[str, Any]) -> bytes:
 
 @dataclass(frozen=True)
 class Backup:
-    """A complete backup of a place. `verified_at` (aware UTC) is of its last trial; None: never, or it went wrong."""
+    """A complete backup of a place.
+
+    `verified_at` (aware UTC) is of its last trial from all of its forms; None: never, or it went wrong.
+    """
 
     manifest: Manifest
     sha256: str = field(repr=False)
@@ -159,7 +173,7 @@ class Backup:
 
 def file_of(part: str) -> str:
     """The file of a part."""
-    return {"settings": SETTINGS, "postgres": POSTGRES, "questdb": QUESTDB}.get(part, f"{part}.tar.zst")
+    return {"settings": SETTINGS, "postgres": POSTGRES, "questdb": QUESTDB}.get(part, f"{part}{PACKED}")
 
 
 def parquet_of(where: Place, backup_id: str) -> Place:
@@ -180,12 +194,40 @@ def backups(where: Place) -> tuple[list[Backup], list[str]]:
     return sorted(found, key=lambda backup: (backup.at, backup.id)), broken
 
 
-def find(where: Place, backup_id: str) -> Backup:
-    """A backup by its id; `latest` is the newest one. Raises UsageError when there is none, BackupDamaged."""
+def home_id(settings: Settings) -> str:
+    """The id by which a place knows the backups of a home; empty before its first one.
+
+    It is random, and in no backup: what is restored elsewhere is another home.
+    """
+    with suppress(FileNotFoundError):
+        return (settings.home / HOME).read_text("ascii").strip()
+    return ""
+
+
+def identified(settings: Settings) -> str:
+    """As `home_id`, made when there is none. For whoever holds the lock of backups."""
+    if not home_id(settings):
+        write_private(settings.folder() / HOME, f"{secrets.token_hex(4)}\n")
+    return home_id(settings)
+
+
+def own(there: Iterable[Backup], home: str) -> list[Backup]:
+    """Those backups that are of a home. One whose manifest names no home is nobody's."""
+    return [backup for backup in there if home and backup.manifest.home == home]
+
+
+def find(where: Place, backup_id: str, home: str) -> Backup:
+    """A backup by its id, of whatever home; `latest` is the newest one of this home.
+
+    Raises UsageError when there is none, BackupDamaged.
+    """
     if backup_id == "latest":
-        there = backups(where)[0]
+        there = own(backups(where)[0], home)
         if not there:
-            raise UsageError(f"There is no backup in {where}: `b3 backup create` makes one.")
+            raise UsageError(
+                f"There is no backup of this home in {where}: `b3 backup create` makes one. Name one of another home, or of "
+                "the one that this takes the place of, by its id: `b3 backup list` shows them."
+            )
         return there[-1]
     if "/" in backup_id or backup_id.startswith("."):
         raise UsageError(f"{backup_id!r} is no id of a backup: `b3 backup list` shows them.")
@@ -195,16 +237,17 @@ def find(where: Place, backup_id: str) -> Backup:
         raise UsageError(f"There is no backup {backup_id} in {where}: `b3 backup list` shows what there is.") from None
 
 
-def newest_verified(where: Place) -> Backup | None:
-    """The newest backup that was restored for a trial and proven since; None when there is none."""
-    proven = [backup for backup in backups(where)[0] if backup.verified_at is not None]
+def newest_verified(where: Place, home: str | None = None) -> Backup | None:
+    """The newest backup of a home (None: of any) that was proven from all of its forms; None when there is none."""
+    there = backups(where)[0]
+    proven = [b for b in (there if home is None else own(there, home)) if b.verified_at is not None]
     return proven[-1] if proven else None
 
 
 def standing(settings: Settings) -> dict[str, Any] | None:
     """The newest backup of a home, its age in seconds, when it was proven; None when there is none, or nobody can say."""
     try:
-        there = backups(backups_of(settings))[0]
+        there = own(backups(backups_of(settings))[0], home_id(settings))
     except (B3Error, OSError):
         return None
     if not there:
@@ -215,7 +258,7 @@ def standing(settings: Settings) -> dict[str, Any] | None:
 
 
 def note_verified(where: Place, backup: Backup, at: datetime, who: str, forms: tuple[str, ...]) -> None:
-    """Keeps beside a backup's manifest that it was proven; `at` is aware UTC."""
+    """Keeps beside a backup's manifest that it was proven from some forms; `at` is aware UTC."""
     document = {"at": at.isoformat(), "who": who, "forms": forms, "manifest": backup.sha256}
     where.write(f"{backup.id}/{VERIFIED}", (json.dumps(document, indent=1) + "\n").encode())
 
@@ -225,14 +268,15 @@ def _read(where: Place, backup_id: str) -> Backup:
     manifest, sha256 = Manifest.of_data(data), hashlib.sha256(data).hexdigest()
     if manifest.id != backup_id:
         raise BackupDamaged(f"The manifest in {backup_id} is of another backup, {manifest.id}.")
-    return Backup(manifest, sha256, _verified_at(where, backup_id, sha256))
+    return Backup(manifest, sha256, _verified_at(where, manifest, sha256))
 
 
-def _verified_at(where: Place, backup_id: str, sha256: str) -> datetime | None:
-    """When this very backup was proven; a note that is damaged, or of another manifest, is none."""
+def _verified_at(where: Place, manifest: Manifest, sha256: str) -> datetime | None:
+    """When this very backup was proven; a note that is damaged, of another manifest or of fewer forms, is none."""
     try:
-        note = json.loads(where.read(f"{backup_id}/{VERIFIED}"))
-        return datetime.fromisoformat(note["at"]) if note["manifest"] == sha256 else None
+        note = json.loads(where.read(f"{manifest.id}/{VERIFIED}"))
+        proven = note["manifest"] == sha256 and {*manifest.forms} <= {*note["forms"]}
+        return datetime.fromisoformat(note["at"]) if proven else None
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
 

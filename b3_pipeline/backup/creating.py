@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
@@ -28,11 +28,14 @@ from b3_pipeline.backup.backups import (
     backups,
     file_of,
     find,
+    home_id,
+    identified,
+    own,
     parquet_of,
 )
 from b3_pipeline.backup.dumping import dump, size
 from b3_pipeline.backup.keeping import kept
-from b3_pipeline.backup.packing import files_in, pack, size_of
+from b3_pipeline.backup.packing import Content, by_name, files_in, pack, size_of
 from b3_pipeline.backup.redacting import without_secrets
 from b3_pipeline.backup.throwaway import FOLDER, free_ports, questdb_in, scratch
 from b3_pipeline.failpoints import reached
@@ -66,8 +69,11 @@ STEPS = (
 PATIENCE_S = 120
 #: How often a copy is made in all, when writers that hold no lock of ours have spoiled it.
 ATTEMPTS = 3
+ARCHIVE = "archive"
 #: In the raw archive what refers comes before what is referred to.
-_ORDER = {"entries": 1, "payloads": 2}
+_ORDER = ("entries", "payloads")
+#: Where notes of the archive lie until it is packed.
+_NOTES = "notes"
 
 
 class SnapshotSpoiled(QuestDBError):
@@ -77,14 +83,15 @@ class SnapshotSpoiled(QuestDBError):
 def create(settings: Settings, servers: Engines, report: Report = SILENT) -> Backup:
     """Makes a backup, and takes away those that are not to be kept any longer.
 
-    Loads wait while the moment is taken: the data folder is copied, PostgreSQL dumped, folders packed. Raises DiskFull
-    before anything is written, BackupBusy, TableBusy, PlaceError, and B3Error for what else can go wrong.
+    Loads wait while the moment is taken: the data folder is copied, PostgreSQL dumped, small folders packed. Raises
+    DiskFull before anything is written, BackupBusy, TableBusy, PlaceError, and B3Error for what else can go wrong.
     """
     where = backups_of(settings)
     with alone(settings):
         if left := tidying.tidy(settings):
             report(f"Took away what an interrupted command had left: {', '.join(left)}.")
         require_room(settings, where, servers)
+        identified(settings)
         with scratch(settings) as folder:
             made = _Making(settings, servers, where, folder, report).run()
         _keep(settings, where, report)
@@ -116,8 +123,8 @@ def require_room(settings: Settings, where: Place, servers: Engines) -> None:
 
 
 def _keep(settings: Settings, where: Place, report: Report) -> None:
-    """Takes away the backups that no rule keeps; the newest one that is proven always stays."""
-    there, _broken = backups(where)
+    """Takes away the home's backups that no rule keeps; the newest one that is proven always stays."""
+    there = own(backups(where)[0], home_id(settings))
     proven = [backup.id for backup in there if backup.verified_at][-1:]
     stays = kept({b.id: b.at for b in there}, settings.backups_daily, settings.backups_weekly, settings.backups_monthly)
     old = [backup.id for backup in there if backup.id not in {*stays, *proven}]
@@ -142,6 +149,7 @@ class _Making:
     report: Report
     files: dict[str, Stored] = field(default_factory=dict)
     tables: dict[str, TableState] = field(default_factory=dict)
+    packed: dict[str, Content] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -162,7 +170,7 @@ class _Making:
         self.where.write(f"{self.id}/{MANIFEST}", manifest.data())
         reached(STEPS[7])
         tidying.forget(self.settings, [self.id])
-        return find(self.where, self.id)
+        return find(self.where, self.id, home_id(self.settings))
 
     def _questdb(self, db: QuestDB) -> tuple[dict[str, int], str]:
         """Takes the moment and the tables' Parquet form of it; gives PostgreSQL's row counts and version."""
@@ -188,10 +196,11 @@ class _Making:
                 self._copy(db)
             self.report("Dumping PostgreSQL.")
             relational = dump(self.servers.postgres_dsn, self.folder / POSTGRES)
-            self._folders()  # after the databases: what came in since is still to be loaded, as the cursors say
+            self._folders()
             if not self.snapshot:
                 self.remarks.append("QuestDB is a server of one's own: its tables are there as Parquet alone.")
                 self._export(db)
+        self._archive()
         reached(STEPS[4])
         return relational
 
@@ -216,22 +225,37 @@ class _Making:
     def _folders(self) -> None:
         home = self.settings.home
         for name in FOLDERS:
-            if (home / name).is_dir():
-                files = archive_files(home / name) if name == "archive" else files_in(home / name)
-                self._pack(home, files, file_of(name))
+            if (home / name).is_dir() and name != ARCHIVE:
+                self._pack(by_name(home, files_in(home / name)), file_of(name))
+        for note in archive_notes(home / ARCHIVE):
+            kept = self.folder / _NOTES / note.relative_to(home)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                shutil.copyfile(note, kept)
         if (home / SETTINGS).exists():
             text, left_out = without_secrets((home / SETTINGS).read_text("utf-8"))
             (self.folder / SETTINGS).write_text(text, "utf-8")
-            self.remarks += [f"settings.toml is without {name}, a secret." for name in left_out]
+            self.remarks += [f"settings.toml is without {what}." for what in left_out]
 
-    def _pack(self, folder: Path, files: list[Path], name: str) -> None:
-        with self.report.bytes(f"Packing {name}", sum(map(size_of, files))) as advance:
-            pack(folder, files, self.folder / name, advance)
+    def _archive(self) -> None:
+        """The archive's notes as of the moment, and what is there by now: what came in since is still to be loaded.
+
+        Loads go on meanwhile, for it may be much.
+        """
+        home, notes = self.settings.home, self.folder / _NOTES
+        if (home / ARCHIVE).is_dir():
+            there = by_name(home, archive_content(home / ARCHIVE))
+            self._pack(by_name(notes, files_in(notes)) | there, file_of(ARCHIVE))
+        shutil.rmtree(notes, ignore_errors=True)
+
+    def _pack(self, files: Mapping[str, Path], name: str) -> None:
+        with self.report.bytes(f"Packing {name}", sum(map(size_of, files.values()))) as advance:
+            self.packed[name] = pack(files, self.folder / name, advance)
 
     def _prove(self) -> None:
         """Packs the copy of the data folder, opens it, and exports its tables. Raises SnapshotSpoiled."""
         home = self.folder / "home"
-        self._pack(home, files_in(home / "questdb"), QUESTDB)
+        self._pack(by_name(home, files_in(home / "questdb")), QUESTDB)
         self.report("Opening the copy, and writing its tables as Parquet.")
         try:
             with questdb_in(home, free_ports()) as copied:
@@ -286,18 +310,30 @@ class _Making:
             files=dict(sorted(self.files.items())),
             secrets=tuple(sorted(f"secrets/{path.name}" for path in folder.glob("*") if path.is_file())),
             remarks=tuple(dict.fromkeys(self.remarks)),
+            home=home_id(self.settings),
+            packed=self.packed,
         )
 
 
-def archive_files(folder: Path) -> list[Path]:
-    """The raw archive's files in the order in which a copy of it may be made while sources go on.
+def archive_notes(folder: Path) -> list[Path]:
+    """The raw archive's notes on what was loaded and what was refused: a copy has those of before its entries."""
+    return [p for p in files_in(folder) if _kind(p, folder) not in (*_ORDER, "drafts") and not _is_lock(p)]
 
-    Notes on what was loaded come first, then entries, then payloads: so the copy has nothing that refers to what it lacks.
+
+def archive_content(folder: Path) -> list[Path]:
+    """The raw archive's entries and then payloads: in this order a copy may be made while sources go on.
+
+    So it has no entry whose payload it lacks, and none that is older than the notes of before.
     """
-    found = [path for path in files_in(folder) if "drafts" not in path.relative_to(folder).parts]
-    return sorted((p for p in found if p.suffix != ".lock" and p.name != "lock"), key=lambda p: _after(p, folder))
+    found = [path for path in files_in(folder) if _kind(path, folder) in _ORDER]
+    return sorted(found, key=lambda path: _ORDER.index(_kind(path, folder)))
 
 
-def _after(path: Path, folder: Path) -> int:
+def _kind(path: Path, folder: Path) -> str:
+    """The folder of its source that a file of the archive is in; empty where it is in none."""
     parts = path.relative_to(folder).parts
-    return _ORDER.get(parts[1], 0) if len(parts) > 2 else 0
+    return parts[1] if len(parts) > 2 else ""
+
+
+def _is_lock(path: Path) -> bool:
+    return path.suffix == ".lock" or path.name == "lock"

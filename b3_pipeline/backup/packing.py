@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from b3_pipeline.errors import B3Error
 from b3_pipeline.progress import Advance
 
+PACKED = ".tar.zst"
 _BLOCK = 1 << 20
 
 
 class PackDamaged(B3Error):
     """A packed folder cannot be read."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a packed folder holds: its files, and their bytes before they were packed."""
+
+    files: int
+    bytes: int
 
 
 def size_of(folder: Path) -> int:
@@ -39,34 +49,43 @@ def files_in(folder: Path) -> list[Path]:
     return found
 
 
-def pack(folder: Path, files: Iterable[Path], target: Path, advance: Advance = lambda _count: None) -> None:
-    """Writes files of a folder, in the order given, into one; a file that is gone by then is left out.
+def by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
+    """Files of a folder by the names that they have in a pack: relative to it, in the order given."""
+    return {str(path.relative_to(folder)): path for path in files}
 
-    A file that grows meanwhile is packed as long as it was at first. Raises OSError.
+
+def pack(files: Mapping[str, Path], target: Path, advance: Advance = lambda _count: None) -> Content:
+    """Writes files, in the order given, into one, each with all that it holds: links to one file are as many files.
+
+    A file that is gone by then is left out; one that grows meanwhile is packed as long as it was at first. Raises OSError.
     """
     import pyarrow as pa
 
+    count = size = 0
     with (
         target.open("xb") as raw,
         pa.CompressedOutputStream(raw, "zstd") as stream,
-        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,  # pyright: ignore[reportArgumentType]
+        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, dereference=True) as tar,  # pyright: ignore[reportArgumentType]
     ):
-        for path in files:
+        for name, path in files.items():
             with suppress(FileNotFoundError), path.open("rb") as source:
-                entry = tar.gettarinfo(arcname=str(path.relative_to(folder)), fileobj=source)
+                entry = tar.gettarinfo(arcname=name, fileobj=source)
                 entry.uid = entry.gid = 0
                 entry.uname = entry.gname = ""
                 tar.addfile(entry, source)
+                count, size = count + 1, size + entry.size
                 advance(entry.size)
+    return Content(count, size)
 
 
-def unpack(source: Path, folder: Path) -> None:
+def unpack(source: Path, folder: Path) -> Content:
     """Puts packed files into a folder, which is made; stretches of zeros take no room there. On the disk at the end.
 
-    Raises PackDamaged.
+    Raises PackDamaged, also where it holds anything that `pack` does not write.
     """
     import pyarrow as pa
 
+    count = size = 0
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with (
@@ -77,13 +96,16 @@ def unpack(source: Path, folder: Path) -> None:
             for entry in tar:
                 safe = tarfile.data_filter(entry, str(folder))
                 content = tar.extractfile(safe) if safe.isreg() else None
-                if content is not None:
-                    _write(content, folder / safe.name, safe.size)
+                if content is None:
+                    raise PackDamaged(f"{source.name} cannot be unpacked: {entry.name} in it is no file.")
+                _write(content, folder / safe.name, safe.size)
+                count, size = count + 1, size + safe.size
     except (tarfile.TarError, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's; the unpacker's own have no number
             raise
         raise PackDamaged(f"{source.name} cannot be unpacked: {error}") from error
     os.sync()
+    return Content(count, size)
 
 
 def _write(content: object, path: Path, size: int) -> None:

@@ -11,6 +11,11 @@ from pydantic import SecretStr
 from b3_pipeline.errors import B3Error
 from b3_pipeline.settings import Settings
 
+#: A comment of TOML, or a string, in which `#` begins none.
+_COMMENT = re.compile(
+    r"""(\"{3}(?:\\.|[^\\])*?\"{3,5}|'{3}.*?'{3,5}|"(?:\\.|[^"\\\n])*"|'[^'\n]*')|[ \t]*\#[^\n]*""", re.DOTALL
+)
+
 
 class SecretsNotFound(B3Error):
     """A secret in `settings.toml` cannot be told from the rest."""
@@ -26,11 +31,13 @@ def secret_settings() -> set[str]:
 
 
 def without_secrets(text: str) -> tuple[str, tuple[str, ...]]:
-    """The text of `settings.toml` with a remark in the place of each secret, and the names of these.
+    """The text of `settings.toml` with a remark in the place of each secret, and what it is without.
 
-    Raises SecretsNotFound when a secret is written in a way (over several lines) that this does not find.
+    Comments are left out, for nobody can say what they quote. Raises SecretsNotFound when a secret is written in a way (over several lines) that this does not find.
     """
-    given = tomllib.loads(text)
+    given, whole = tomllib.loads(text), text
+    text = _COMMENT.sub(lambda found: found[1] or "", text)
+    left_out = [] if text == whole else ["its comments, which may quote secrets"]
     secret = sorted(secret_settings() & given.keys())
     for name in secret:
         line = re.compile(rf"""^[ \t]*["']?{name}["']?[ \t]*=.*$""", re.MULTILINE)
@@ -41,4 +48,4 @@ def without_secrets(text: str) -> tuple[str, tuple[str, ...]]:
         rest = None
     if rest != {name: value for name, value in given.items() if name not in secret}:
         raise SecretsNotFound("Write each secret in settings.toml on a line of its own: a backup must not have it.")
-    return text, tuple(secret)
+    return text, (*left_out, *(f"{name}, a secret" for name in secret))

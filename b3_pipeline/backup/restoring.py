@@ -1,7 +1,8 @@
 """Restoring a backup into the home: part by part, each put in place whole, and proven at the end.
 
-What is under way is in `B3_HOME/restoring/journal.json`: after a crash the same command goes on there. What was in the
-home is never deleted: with --force it is moved to `B3_HOME/replaced/<time>/`.
+What is under way is in the journal: after a crash the same command goes on there, and no server of the home starts until
+it has ended. With --force it begins anew. What was in the home is never deleted: it is moved to
+`B3_HOME/replaced/<time>/`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from b3_pipeline import processes
-from b3_pipeline.backup.backups import SETTINGS, Backup, BackupDamaged, alone, file_of, find
+from b3_pipeline.backup.backups import SETTINGS, Backup, BackupDamaged, alone, file_of, find, home_id
 from b3_pipeline.backup.dumping import counts
+from b3_pipeline.backup.journal import FOLDER, Journal, journal_file
 from b3_pipeline.backup.packing import unpack
 from b3_pipeline.backup.proving import (
     damaged,
@@ -53,7 +55,7 @@ STEPS = (
     "restore: QuestDB compared",
     "restore: logged",
 )
-FOLDER, REPLACED = "restoring", "replaced"
+REPLACED = "replaced"
 
 
 class RestoreRefused(B3Error):
@@ -62,25 +64,6 @@ class RestoreRefused(B3Error):
 
 class RestoreFailed(B3Error):
     """What was restored is not what the backup holds."""
-
-
-@dataclass
-class Journal:
-    """How far a restore is: of each part, whether it is unpacked, placed or done."""
-
-    backup: str
-    form: str
-    parts: tuple[str, ...]
-    force: bool
-    at: str
-    state: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, file: Path) -> Journal | None:
-        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-            given = json.loads(file.read_text("utf-8"))
-            return cls(**{**given, "parts": tuple(given["parts"])})
-        return None
 
 
 @dataclass(frozen=True)
@@ -114,7 +97,7 @@ def restore(
         require_disk(settings)
         processes.end_leftovers(settings.home)
         clear_scratch(settings)
-        backup = find(where, backup_id)
+        backup = find(where, backup_id, home_id(settings))
         work = _Restoring(settings, where, backup, report, _journal(settings, backup, form, parts, force=force))
         return work.run()
 
@@ -130,20 +113,16 @@ def _journal(settings: Settings, backup: Backup, form: str | None, parts: Sequen
     chosen = tuple(part for part in manifest.parts if not parts or part in parts)
     if missing := sorted({*parts} - {*chosen}):
         raise UsageError(f"The backup {backup.id} has no {', '.join(missing)}; it has {', '.join(manifest.parts)}.")
-    before = Journal.read(_file(settings))
-    if before is not None and (before.backup, before.form, before.parts) == (backup.id, wanted, chosen):
-        before.force = before.force or force
-        return before
+    before = Journal.read(settings.home)
+    same = before is not None and (before.backup, before.form, before.parts) == (backup.id, wanted, chosen)
     if before is not None and not force:
+        if same:
+            return before
         raise RestoreRefused(
             f"A restore of {before.backup} ({before.form}: {', '.join(before.parts)}) was interrupted. Run it again: it "
             "goes on where it stopped. With --force this one takes its place, and moves aside what that one left."
         )
     return Journal(backup.id, wanted, chosen, force, f"{settings.clock():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
-
-
-def _file(settings: Settings) -> Path:
-    return settings.folder(FOLDER) / "journal.json"
 
 
 @dataclass
@@ -271,7 +250,10 @@ class _Restoring:
 
     def _require_none(self, problems: Sequence[str]) -> None:
         if problems:
-            raise RestoreFailed(f"What was restored is not what the backup holds: {' '.join(problems[:10])}")
+            raise RestoreFailed(
+                f"What was restored is not what the backup holds: {' '.join(problems[:10])} With --force it begins anew, "
+                "and moves aside what is here; a server of one's own is yours to empty first."
+            )
 
     def _place(self, part: str) -> None:
         """Puts a part where it belongs, whole; what is there is moved aside. Again, it goes on where it stopped."""
@@ -365,7 +347,7 @@ class _Restoring:
     def _note(self, part: str | None = None, state: str = "") -> None:
         if part is not None:
             self.journal.state[part] = state
-        write_private(self.drafts / "journal.json", json.dumps(asdict(self.journal), indent=1))
+        write_private(journal_file(self.settings.home), json.dumps(asdict(self.journal), indent=1))
 
 
 def _has_rows(db: QuestDB, table: str) -> bool:

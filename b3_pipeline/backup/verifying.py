@@ -8,10 +8,12 @@ from datetime import datetime
 from pathlib import Path
 
 from b3_pipeline.backup import tidying
-from b3_pipeline.backup.backups import VERIFIED, Backup, alone, find, note_verified
+from b3_pipeline.backup.backups import QUESTDB, VERIFIED, Backup, alone, find, home_id, note_verified
+from b3_pipeline.backup.packing import PACKED, PackDamaged, unpack
 from b3_pipeline.backup.proving import (
     damaged,
     differences,
+    fetch,
     load_parquet,
     load_postgres,
     relational_differences,
@@ -46,17 +48,18 @@ class Verdict:
 def verify(
     settings: Settings, backup_id: str, forms: Sequence[str] = ("snapshot", "parquet"), report: Report = SILENT
 ) -> Verdict:
-    """Reads all files of a backup, and restores it into throw-away servers only if each has its hash.
+    """Reads all files of a backup, unpacks it and restores it into throw-away servers only if each has its hash.
 
-    Of `forms` those that the backup has. What was noted of an earlier trial is taken away when this one goes wrong.
+    Of `forms` those that the backup has. It counts as proven once all of them were tried in one trial; what was noted of
+    an earlier one is taken away when this one goes wrong, and stands when this one tries fewer forms.
     Raises UsageError for an id that is none, or forms that are not there; BackupDamaged, BackupBusy, PlaceError.
     """
     where = backups_of(settings)
     with alone(settings):
         tidying.tidy(settings)
         require_disk(settings)
-        backup = find(where, backup_id)
-        tried = tuple(form for form in forms if form in backup.manifest.forms)
+        backup = find(where, backup_id, home_id(settings))
+        tried = tuple(form for form in backup.manifest.forms if form in forms)
         if not tried:
             raise UsageError(f"The backup {backup.id} has no snapshot: QuestDB was a server of one's own.")
         problems = damaged(where, backup, backup.manifest.files, report)
@@ -65,16 +68,17 @@ def verify(
             problems = _try(settings, where, backup, tried, report)
             reached(STEPS[1])
         verdict = Verdict(backup, tried, tuple(problems), settings.clock())
-        if verdict.ok:
-            note_verified(where, backup, verdict.at, user(), tried)
-        else:
+        if not verdict.ok:
             where.remove(f"{backup.id}/{VERIFIED}")
+        elif backup.verified_at is None or tried == backup.manifest.forms:
+            note_verified(where, backup, verdict.at, user(), tried)
         reached(STEPS[2])
     return verdict
 
 
 def _try(settings: Settings, where: Place, backup: Backup, forms: Sequence[str], report: Report) -> list[str]:
-    problems = list[str]()
+    report("Unpacking folders.")
+    problems = _of_folders(settings, where, backup)
     for form in forms:
         with scratch(settings) as folder:
             report(f"Restoring the {form} into a server of its own.")
@@ -82,6 +86,28 @@ def _try(settings: Settings, where: Place, backup: Backup, forms: Sequence[str],
     with scratch(settings) as folder:
         report("Restoring PostgreSQL's dump into a server of its own.")
         problems += _of_postgres(where, backup, folder)
+    return problems
+
+
+def _of_folders(settings: Settings, where: Place, backup: Backup) -> list[str]:
+    """What is wrong with the packed folders of the home: each is unpacked as a restore would. QuestDB's is a form."""
+    problems = list[str]()
+    for name in (n for n in backup.manifest.files if n.endswith(PACKED) and n != QUESTDB):
+        with scratch(settings) as folder:
+            fetch(where, backup, name, folder / name)
+            try:
+                found, wanted = unpack(folder / name, folder / "unpacked"), backup.manifest.packed.get(name)
+            except PackDamaged as error:
+                problems.append(str(error))
+                continue
+        if wanted is None:
+            problems.append(
+                f"The manifest does not say what {name} holds: an older release made it. Make another backup."
+            )
+        elif found != wanted:
+            problems.append(
+                f"{name} has {found.files} files of {found.bytes} bytes; {wanted.files} of {wanted.bytes} were packed."
+            )
     return problems
 
 

@@ -185,6 +185,7 @@ def _item(settings: Settings, backup: Backup, action: str) -> dict[str, Any]:
         "at": backup.at,
         "age_s": round((settings.clock() - backup.at).total_seconds(), 1),
         "verified_at": backup.verified_at,
+        "home": manifest.home,
         "forms": manifest.forms,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from b3_pipeline.cutover.evidence import Desk
     from b3_pipeline.cutover.gates import Gate
     from b3_pipeline.cutover.rollback import RolledBack
+    from b3_pipeline.progress import Report
+    from b3_pipeline.services import Engines
+    from b3_pipeline.settings import Settings
 
 cutover_app = typer.Typer(
     no_args_is_help=True, help="The cutover: the phase, the gates of the next step, forward and back."
@@ -121,7 +124,8 @@ def rollback(
     """Go back to the legacy side, from any phase: readers at once, then its files get what they lack, and that is proven.
 
     What cannot go back is shown first. Before anything is written into the legacy folder it is saved in the place of
-    backups. A rollback that was cut off is finished by running this again.
+    backups. A rollback that was cut off is finished by running this again. Where QuestDB is away, or the folder cannot be
+    read, readers go back all the same, and it ends with 1.
 
     Examples:
 
@@ -135,7 +139,7 @@ def rollback(
         if not as_json:
             _show_stays(plan)
 
-    with _desk(domain, show=not as_json) as desk:
+    with _desk(domain, show=not as_json, even_without_questdb=True) as desk:
         done = run(desk, why=why, who=who, collectors_stopped=collectors_stopped, dry_run=dry_run, announce=announce)
     if as_json:
         emit(_rolled_back(done, dry_run=dry_run))
@@ -206,7 +210,29 @@ def _show_rolled_back(done: RolledBack) -> None:
 
 
 @contextmanager
-def _desk(domain: str, *, show: bool) -> Iterator[Desk]:
+def _servers(settings: Settings, report: Report, even_without_questdb: bool) -> Iterator[Engines]:
+    """The home's servers; if that is enough PostgreSQL alone, where QuestDB does not start: the phase is kept there."""
+    from pydantic import SecretStr
+
+    from b3_pipeline.errors import B3Error
+    from b3_pipeline.home import HomeBusy
+    from b3_pipeline.services import engines, known_engines
+
+    with ExitStack() as stack:
+        try:
+            servers = stack.enter_context(engines(settings, report))
+        except (B3Error, OSError) as error:
+            if isinstance(error, HomeBusy) or not even_without_questdb:
+                raise
+            report(f"{error} Readers go back without it.")
+            servers = known_engines(settings)
+            away = SecretStr(servers.questdb.http_url)  # as if it were somebody else's, whom nobody has to start
+            stack.enter_context(engines(settings.model_copy(update={"questdb_url": away}), report))
+        yield servers
+
+
+@contextmanager
+def _desk(domain: str, *, show: bool, even_without_questdb: bool = False) -> Iterator[Desk]:
     """The servers of the home, and what is being looked at on a line of its own."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -214,14 +240,13 @@ def _desk(domain: str, *, show: bool) -> Iterator[Desk]:
     from b3_pipeline.cutover.evidence import Desk
     from b3_pipeline.progress import SILENT, ConsoleReport
     from b3_pipeline.questdb.client import QuestDB
-    from b3_pipeline.services import engines
     from b3_pipeline.settings import Settings
 
     phases.steps_of(domain)  # before anything is started
     settings = Settings()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with (
-        engines(settings, ConsoleReport(console) if show else SILENT) as servers,
+        _servers(settings, ConsoleReport(console) if show else SILENT, even_without_questdb) as servers,
         QuestDB(servers.questdb) as db,
         Progress(*columns, console=console, disable=not show, transient=True) as bar,
     ):

@@ -52,8 +52,11 @@ def export(
     """Export every closed partition as Parquet files that DuckDB, pandas and Spark read, with checksums.
 
     The newest partition of a table is still open and comes next time. Running it again changes nothing where the rows
-    are as they were. --verify reads all files back and compares them with the tables; it exits with 1 when a file is
-    damaged or missing, a table has changed since, or a partition has no export.
+    are as they were: the server says how many there are and when they were written. What somebody changed by hand past
+    the loads --verify finds and --again exports.
+
+    --verify reads all files back and compares them with the tables; it exits with 1 when a file is damaged or missing, a
+    table has changed since, or a partition has no export.
 
     Examples:
 

@@ -54,7 +54,8 @@ def validate(
     """Prove that what is stored equals its sources, and run every other check.
 
     Sources are the legacy folder, the settlement reports kept in the home, and the documents of past captures. The
-    report is kept in the home: the page /paridade and the gates of `b3 cutover` read the last one.
+    report is kept in the home: the page /paridade and the gates of `b3 cutover` read the last one. One that forgives keys,
+    or is of another folder than B3_LEGACY_DIR, is only shown.
 
     Examples:
 
@@ -68,7 +69,10 @@ def validate(
         repaired = proving.repair() if repair else []
         report = proving.validate()
         report.repaired = repaired
-        parity_report.keep(proving.context.home, report.document(), proving.context.now)
+        if proving.stands:
+            parity_report.keep(proving.context.home, report.document(), proving.context.now)
+        else:
+            say("This report is not kept: it forgives keys, or is of another folder than B3_LEGACY_DIR.")
     if as_json:
         emit(report.document())
     else:
@@ -79,12 +83,13 @@ def validate(
 
 @dataclass(frozen=True)
 class _Proving:
-    """Servers, sources and the progress bar of one command."""
+    """Servers, sources and the progress bar of one command; `stands`: what comes of it is a report of the home."""
 
     context: Context
     loader: Loader
     bar: Progress
     task: TaskID
+    stands: bool
 
     def validate(self) -> Report:
         from b3_pipeline.quality.validate import validate as run
@@ -110,6 +115,7 @@ def _proving(legacy: Path | None, tolerance: int, *, show: bool) -> Iterator[_Pr
     from b3_pipeline.loaders import loader_of
     from b3_pipeline.postgres.flags import Flags
     from b3_pipeline.progress import SILENT, ConsoleReport
+    from b3_pipeline.quality import parity_report
     from b3_pipeline.quality.of_home import context_of
     from b3_pipeline.quality.sources import at_hand
     from b3_pipeline.questdb.client import QuestDB
@@ -118,7 +124,8 @@ def _proving(legacy: Path | None, tolerance: int, *, show: bool) -> Iterator[_Pr
 
     settings = Settings()
     require_disk(settings)
-    files = at_hand(legacy or settings.legacy_dir, settings.home)
+    folder = legacy or settings.legacy_dir
+    files = at_hand(folder, settings.home)
     bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, disable=not show)
     with (
         engines(settings, ConsoleReport(console) if show else SILENT) as servers,
@@ -131,7 +138,7 @@ def _proving(legacy: Path | None, tolerance: int, *, show: bool) -> Iterator[_Pr
         context = replace(context, tolerance=tolerance, progress=lambda done: bar.advance(task, done))
         more = {"progress": context.progress, "again": True}
         loader = loader_of(settings, db, "b3 validate --repair", flags.current, **more)
-        yield _Proving(context, loader, bar, task)
+        yield _Proving(context, loader, bar, task, parity_report.stands(folder, settings.legacy_dir, tolerance))
 
 
 def _show(report: Report) -> None:

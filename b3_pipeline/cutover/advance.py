@@ -13,7 +13,7 @@ from b3_pipeline.cutover.gates import Gate
 from b3_pipeline.cutover.journal import Task
 from b3_pipeline.errors import B3Error, UsageError
 from b3_pipeline.failpoints import reached
-from b3_pipeline.postgres.flags import LONGEST_TEXT, PHASE, SHADOW_FILES, Entry, Flags, require, set_flag, user
+from b3_pipeline.postgres.flags import AGE_S, LONGEST_TEXT, PHASE, SHADOW_FILES, Entry, Flags, require, set_flag, user
 from b3_pipeline.shadow.drift import drift
 from b3_pipeline.shadow.files import folder_of
 from b3_pipeline.shadow.writing import refresh
@@ -108,7 +108,7 @@ def _reason(why: str, red: Sequence[Gate]) -> str:
 
 def _prepare(desk: Desk, task: Task) -> None:
     """Before file readers are led to our files: these go on with every load, are written anew, and say what the tables do."""
-    if task.to not in link.OURS or task.phase in link.OURS:
+    if not _leads_to_ours(task):
         return
     folder = folder_of(desk.settings)
     if not Flags(desk.settings.home, desk.dsn).current().is_on(SHADOW_FILES.name, desk.domain):
@@ -116,7 +116,8 @@ def _prepare(desk: Desk, task: Task) -> None:
         set_flag(desk.dsn, SHADOW_FILES.name, "on", why=why, who=task.who, at=desk.now, domain=desk.domain)
     reached("advance: shadow files on")
     desk.tell("Writing the shadow files")
-    failed = [f"{report.file}: {report.reason}" for report in refresh(desk.db, folder) if not report.ok]
+    desk.sleep(AGE_S)  # until then another process may load without writing them
+    failed = _not_written(desk)
     failed += [f"{found.file} and {found.table} differ" for found in drift(desk.db, folder) if not found.ok]
     if failed:
         raise ShadowDiffers(
@@ -125,10 +126,28 @@ def _prepare(desk: Desk, task: Task) -> None:
     reached("advance: shadow files written")
 
 
+def _not_written(desk: Desk) -> list[str]:
+    """Writes the shadow files anew; returns what went wrong."""
+    reports = refresh(desk.db, folder_of(desk.settings))
+    return [f"{report.file}: {report.reason}" for report in reports if not report.ok]
+
+
+def _leads_to_ours(task: Task) -> bool:
+    return task.to in link.OURS and task.phase not in link.OURS
+
+
 def _conclude(desk: Desk, file: Path, task: Task) -> Path:
-    """What follows once the phase has moved: the link, the log; then nothing is under way any more."""
+    """What follows once the phase has moved: the link, the log; then nothing is under way any more.
+
+    The shadow files are written once more: a load that had begun before they went on may have ended without them.
+    """
     link.follow(desk.settings, task.to)
     reached("advance: link moved")
+    if _leads_to_ours(task) and (failed := _not_written(desk)):
+        raise ShadowDiffers(
+            f"The phase is {task.to}, and the shadow files could not be written again: {'; '.join(failed)}. "
+            "`b3 cutover advance` goes on with it."
+        )
     found = [Gate(given["name"], given["ok"], given["evidence"]) for given in task.notes.get("gates", ())]
     path = _log(desk, task, found, "done")
     reached("advance: logged")

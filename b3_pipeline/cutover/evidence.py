@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -37,6 +39,8 @@ from b3_pipeline.tables import MARKET_TABLES, TABLES
 
 #: What has just come is loaded at the sensors' next turn: so long it may be behind.
 DRAINED_WITHIN_S = 20.0
+#: Asking both sides for the legacy routes takes no longer: a capture may be on its way to us for half a minute.
+COMPARED_WITHIN_S = 60.0
 _COMPARISONS = 5_000
 Tell = Callable[[str], None]
 
@@ -49,7 +53,8 @@ def _nobody(_what: str) -> None:
 class Desk:
     """A home whose servers are up, as the gates look at it.
 
-    `tell` is told what is looked at, `expect` how many bytes will be read for it, `progress` those that were.
+    `tell` is told what is looked at, `expect` how many bytes will be read for it, `progress` those that were. `sleep` is
+    how it waits for other processes.
     """
 
     settings: Settings
@@ -60,6 +65,7 @@ class Desk:
     progress: Callable[[int], None] = lambda _bytes: None
     expect: Callable[[int], None] = lambda _bytes: None
     patience_s: float = DRAINED_WITHIN_S
+    sleep: Callable[[float], None] = time.sleep
 
     @property
     def dsn(self) -> str:
@@ -160,23 +166,57 @@ def _of_values() -> Iterator[Check]:
 
 
 def _mismatches(desk: Desk) -> Verdict:
-    return gates.mismatches(mismatches.open_count(desk.dsn))
+    from b3_pipeline.api.legacy import ROUTES
+
+    compared = asyncio.run(_both_sides(desk, ROUTES))
+    return gates.mismatches(mismatches.open_count(desk.dsn), compared, len(ROUTES))
+
+
+async def _both_sides(desk: Desk, routes: Iterable[str]) -> int:
+    """Asks both sides for each legacy route as readers do, and keeps what differs; returns how many could be compared."""
+    from b3_pipeline.api.legacy import Ours
+    from b3_pipeline.api.service import Service
+    from b3_pipeline.api.store import Store
+    from b3_pipeline.api.switch import LegacyAway, Switch, legacy_side
+
+    async with asyncio.timeout(COMPARED_WITHIN_S), Store(desk.engines.questdb) as store:
+        current = Flags(desk.settings.home, desk.dsn).current()
+        service = Service(desk.settings, store, desk.dsn, current)
+        async with legacy_side(service) as side:
+            if side is None:
+                return 0
+            switch = Switch(service, Ours(service), side, desk.settings.payload_ignore)
+            try:
+                for path in routes:
+                    with suppress(LegacyAway):
+                        theirs = await side.get(path)
+                        if theirs.status == 200:
+                            switch.compare(side, path, theirs.body)
+                await switch.settled()
+                return switch.counts.compared
+            finally:
+                await switch.close()
 
 
 def _comparisons(desk: Desk) -> Verdict:
     session = phases.full_session(desk.since, desk.now)
-    captures = _taken_in(archive_of(desk.settings.home), session) if session else set()
-    return gates.comparisons(session, captures, comparisons.latest(desk.dsn, _COMPARISONS))
+    captures, torn = _taken_in(archive_of(desk.settings.home), session) if session else (set(), [])
+    return gates.comparisons(session, captures, comparisons.latest(desk.dsn, _COMPARISONS), torn)
 
 
-def _taken_in(archive: Archive, session: date) -> set[str]:
-    """The SHA-256 of the legacy captures that came in a session, and were taken in it by their own account."""
-    found = set()
+def _taken_in(archive: Archive, session: date) -> tuple[set[str], list[str]]:
+    """The SHA-256 of the legacy captures that came in a session, and were taken in it by their own account.
+
+    Besides, what came and says no moment, for it is torn: by name and when it came.
+    """
+    found, torn = set(), []
     for entry in entries(archive, CAPTURE.name, session, session):
         moment = capture_moment(archive.read(entry))
-        if moment is None or session_of(to_local(moment).date()) == session:
+        if moment is None:
+            torn.append(f"{entry.name} of {entry.at:%H:%M:%S} UTC")
+        elif session_of(to_local(moment).date()) == session:
             found.add(entry.sha256)
-    return found
+    return found, torn
 
 
 def _freshness(desk: Desk) -> Verdict:
@@ -189,7 +229,7 @@ def _archive(desk: Desk) -> Verdict:
         verdict = gates.archive(standing.archived(desk.settings))
         if verdict.ok or time.monotonic() >= deadline:
             return verdict
-        time.sleep(0.5)
+        desk.sleep(0.5)
 
 
 def _alerts(desk: Desk) -> Verdict:
@@ -199,9 +239,9 @@ def _alerts(desk: Desk) -> Verdict:
 
 
 def _backup(desk: Desk) -> Verdict:
-    from b3_pipeline.backup.backups import newest_verified
+    from b3_pipeline.backup.backups import home_id, newest_verified
 
-    found = newest_verified(backups_of(desk.settings))
+    found = newest_verified(backups_of(desk.settings), home_id(desk.settings))
     return gates.backup((found.id, found.at) if found else None, desk.now)
 
 

@@ -10,12 +10,30 @@ import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from b3_pipeline.loading.payloads import HISTORY_FOLDER
 from b3_pipeline.parsing.kinds import LEGACY_KINDS
 from b3_pipeline.places import Place
 
 FOLDER = "legacy"
+
+
+class Stamp(NamedTuple):
+    """What tells that a file is another one than before: when it was changed (ns), its size, and which one it is."""
+
+    modified_ns: int
+    size: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp | None:
+        """A file's as it is now; None when there is none."""
+        try:
+            seen = path.stat()
+        except FileNotFoundError:
+            return None
+        return cls(seen.st_mtime_ns, seen.st_size, seen.st_ino)
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,12 @@ def legacy_files(folder: Path) -> list[Path]:
     paths = [folder / kind.file for kind in LEGACY_KINDS]
     past = [folder.glob(f"{HISTORY_FOLDER}/{kind.history}") for kind in LEGACY_KINDS if kind.history]
     return [path for path in (*paths, *(p for some in past for p in sorted(some))) if path.is_file()]
+
+
+def stamps(folder: Path) -> dict[str, Stamp]:
+    """The stamps of the legacy files of a folder, by name there."""
+    found = ((path.relative_to(folder).as_posix(), Stamp.of(path)) for path in legacy_files(folder))
+    return {name: stamp for name, stamp in found if stamp is not None}
 
 
 def save(folder: Path, place: Place, at: datetime, spool: Path) -> Saved:

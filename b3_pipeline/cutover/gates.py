@@ -19,6 +19,8 @@ from b3_pipeline.sessions import to_local
 #: Evidence of parity that is older says nothing about now.
 PARITY_AGE = timedelta(hours=1)
 BACKUP_AGE = timedelta(days=1)
+#: Clocks may differ by so much; what is dated later is of no known moment.
+_AHEAD = timedelta(minutes=1)
 #: How the evidence begins of a gate that could not be looked at.
 UNSEEN = "It could not be looked at"
 #: Of many things the first ones are named.
@@ -32,7 +34,8 @@ WHAT_TO_DO: Mapping[str, str] = {
     "schema": "`b3 schema apply` makes what is missing, `b3 schema diff` says what else differs.",
     "parity": "`b3 validate` says which table, feed and key; `b3 validate --repair` loads again what is gone or changed.",
     "last_session": "`b3 validate` names the rows; a session without any: are the collector and its sensors on (`b3 status`)?",
-    "mismatches": "Look at each on the page /paridade: mend it, or mark it as seen and say why it may stand.",
+    "mismatches": "Look at each on the page /paridade: mend it, or mark it as seen and say why it may stand. A route that was not "
+    "compared: does the legacy side (B3_LEGACY_DIR, else B3_LEGACY_URL) answer it?",
     "comparisons": "Wait for a full session with a legacy capture in this phase; the check `composed` names fields that differ.",
     "freshness": "`b3 status` says what is late, `b3 doctor` tries its source, `b3 collect SOURCE` asks it now.",
     "archive": "`b3 status` says what waits: are the sensors on (Dagster, Automation), and what do their last ticks say?",
@@ -85,12 +88,14 @@ def parity(report: Mapping[str, Any] | None, now: datetime) -> Verdict:
     made = _moment(report.get("at")) if report else None
     if report is None or made is None:
         return Verdict(ok=False, found="Nothing was validated yet.")
-    if not timedelta() <= now - made + timedelta(minutes=1) <= PARITY_AGE + timedelta(minutes=1):
+    if not _of_late(made, now, PARITY_AGE):
         return Verdict(ok=False, found=f"The last validation is of {_utc(made)}: too old to say anything about now.")
     numbers = [feed for feeds in report["tables"].values() for feed in feeds.values()]
     keys, documents = sum(feed["source_keys"] for feed in numbers), report["payloads"]
     if not report["ok"]:
         return Verdict(ok=False, found=f"Validated at {_utc(made)}: {_several(report['errors'])}")
+    if wrong := sum(feed[name] for feed in numbers for name in ("missing", "extra", "different")):
+        return Verdict(ok=False, found=f"Validated at {_utc(made)}: {wrong:,} keys are not what their sources say.")
     if not keys:
         return Verdict(
             ok=False, found="There is nothing to compare: no source has a record. `b3 migrate` loads the history."
@@ -111,18 +116,31 @@ def last_session(session: date, keys: int, failed: Sequence[str]) -> Verdict:
     return Verdict(ok=True, found=f"Session {session}: {keys:,} keys are what their sources say.")
 
 
-def mismatches(open_count: int) -> Verdict:
-    """No answer of the legacy routes differed from ours that nobody has looked at."""
-    return Verdict(open_count == 0, f"{open_count or 'No'} open mismatch{'' if open_count == 1 else 'es'} of payloads.")
+def mismatches(open_count: int, compared: int, routes: int) -> Verdict:
+    """No answer of the legacy routes differed from ours that nobody has looked at.
+
+    Nobody may have called: so each of the `routes` was asked just now on both sides, and `compared` of them were.
+    """
+    found = f"{open_count or 'No'} open mismatch{'' if open_count == 1 else 'es'} of payloads"
+    asked = f"{compared} of {routes} legacy routes were compared just now"
+    return Verdict(open_count == 0 and 0 < routes == compared, f"{found}; {asked}.")
 
 
-def comparisons(session: date | None, captures: Collection[str], made: Iterable[Comparison]) -> Verdict:
+def comparisons(
+    session: date | None, captures: Collection[str], made: Iterable[Comparison], torn: Sequence[str] = ()
+) -> Verdict:
     """Over a full session of this phase the composed capture said what the legacy one did.
 
     `captures` are the SHA-256 of the legacy captures of that session; differences that are bound to be count as equal.
+    `torn` names what came and is no capture: nothing can be compared with it.
     """
     if session is None:
         return Verdict(ok=False, found="No full session has passed in this phase yet.")
+    verdict = _compared(session, captures, made)
+    return verdict._replace(found=f"{verdict.found} Torn: {_several(torn)}") if torn else verdict
+
+
+def _compared(session: date, captures: Collection[str], made: Iterable[Comparison]) -> Verdict:
     all_of_session = [one for one in made if one.session == session]
     of_session = [one for one in all_of_session if not _our_own(one)]
     captures = set(captures) - {one.legacy_sha256 for one in all_of_session if _our_own(one)}
@@ -147,8 +165,8 @@ def _explained(difference: Difference) -> bool:
 
 
 def _our_own(one: Comparison) -> bool:
-    """Whether a legacy capture is a composed one that a rollback has written: it is of the very same moment."""
-    return all(difference.pointer != _MOMENT for difference in one.differences)
+    """Whether a legacy capture is a composed one that a rollback has written: the same, and of the very same moment."""
+    return all(d.kind == "expected" and d.pointer != _MOMENT for d in one.differences)
 
 
 def freshness(tables: Mapping[str, Freshness]) -> Verdict:
@@ -186,7 +204,7 @@ def backup(newest: tuple[str, datetime] | None, now: datetime) -> Verdict:
     if newest is None:
         return Verdict(ok=False, found="There is no verified backup.")
     name, at = newest
-    return Verdict(now - at <= BACKUP_AGE, f"The newest verified backup is {name}, of {_utc(at)}.")
+    return Verdict(_of_late(at, now, BACKUP_AGE), f"The newest verified backup is {name}, of {_utc(at)}.")
 
 
 def legacy_files(session: date | None, written: Mapping[str, bool]) -> Verdict:
@@ -210,6 +228,11 @@ def callers(since: date, found: Sequence[Caller]) -> Verdict:
         for one in found
     )
     return Verdict(ok=False, found=f"Since session {since} {len(found)} callers: {_several(said)}")
+
+
+def _of_late(at: datetime, now: datetime, age: timedelta) -> bool:
+    """Whether a moment is at most so long ago; one that is ahead of now is not."""
+    return -_AHEAD <= now - at <= age
 
 
 def _several(said: Iterable[str]) -> str:

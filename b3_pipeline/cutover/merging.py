@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,18 @@ class LegacyFile:
     lines: list[bytes]
     places: dict[Key, int]
     records: pa.Table
+
+    @cached_property
+    def encoding(self) -> str:
+        """What its new lines are written in: Latin-1 where any line of it is."""
+        return "latin-1" if any(_text(line)[1] == "latin-1" for line in self.lines) else "utf-8"
+
+    def takes(self, text: str) -> bool:
+        """Whether a text can be written into it, and is the same when it is read again."""
+        try:
+            return _text(text.encode(self.encoding))[0] == text
+        except UnicodeEncodeError:
+            return False
 
     @property
     def line_end(self) -> str:
@@ -95,12 +108,16 @@ def key_of(file: LegacyFile, place: int) -> Key | None:
 
 @dataclass
 class Lack:
-    """What a file lacks of a table: the lines that its rows make (`gathered`), and in how many keys it says otherwise."""
+    """What a file lacks of a table: the lines that its rows make (`gathered`), and in how many keys it says otherwise.
+
+    `unwritable` counts the rows with a text that the file's encoding cannot hold.
+    """
 
     form: Form
     file: LegacyFile | None
     gathered: Gathered
     stands: int = 0
+    unwritable: int = 0
     _valid: dict[int, set[str]] = field(default_factory=dict)
 
     @classmethod
@@ -121,9 +138,19 @@ class Lack:
             known = common_ids(self.form.table, records, rows)
             inside = np.isin(known[records.num_rows :], known[: records.num_rows])
             self.stands += self._otherwise(records, pick(rows, inside))
-            rows = pick(rows, ~inside)
+            rows = self._writable(self.file, pick(rows, ~inside))
             self._begin_with_lines_of(self.file, rows)
         self.gathered.add(rows)
+
+    def _writable(self, file: LegacyFile, rows: pa.Table) -> pa.Table:
+        """The rows that stand and whose texts the file can hold; the others are counted."""
+        standing = by_precedence(self.form.table, rows)
+        cells = standing.select([column.name for column in self.form.columns]).to_pylist()
+        fits = np.array(
+            [all(file.takes(cell) for cell in row.values() if isinstance(cell, str)) for row in cells], bool
+        )
+        self.unwritable += int((~fits).sum())
+        return pick(standing, fits)
 
     def _otherwise(self, records: pa.Table, rows: pa.Table) -> int:
         """How many keys that the file has are taken by another value than the file's, out of these rows of the table."""
@@ -167,6 +194,11 @@ class Lack:
         return found
 
     @property
+    def beyond(self) -> int:
+        """How many rows the file cannot hold."""
+        return self.gathered.beyond + self.unwritable
+
+    @property
     def rows(self) -> pa.Table:
         """The rows that the file is to have now, and did not, in the columns of the form."""
         return self.gathered.held_rows()
@@ -197,16 +229,18 @@ def _order(line: tuple[Key, object]) -> tuple[datetime, tuple[int, int]]:
 
 
 def _written(file: LegacyFile, cells: Mapping[str, str]) -> bytes:
-    return _joined(file, [cells.get(name, "") for name in file.header]).encode()
+    return _joined(file, [cells.get(name, "") for name in file.header]).encode(file.encoding)
 
 
 def _filled(file: LegacyFile, place: int, cells: Mapping[str, str]) -> bytes:
     """A line of the file with some cells put in; what else it says stays as it is."""
     text, encoding = _text(file.lines[place])
+    if text.isascii():  # it is in either
+        encoding = file.encoding
     fields = _fields(text, file.separator) or []
     line = _joined(file, [cells.get(name, old) for name, old in zip(file.header, fields, strict=True)])
     mark = codecs.BOM_UTF8 if file.lines[place].startswith(codecs.BOM_UTF8) else b""
-    return mark + line.encode(encoding, "strict") + file.lines[place][len(file.lines[place].rstrip(b"\r\n")) :]
+    return mark + line.encode(encoding) + file.lines[place][len(file.lines[place].rstrip(b"\r\n")) :]
 
 
 def _joined(file: LegacyFile, fields: Sequence[str]) -> str:

@@ -7,10 +7,11 @@ only while it is what it was when it was read.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -19,6 +20,7 @@ from pathlib import Path
 from b3_pipeline.choosing import COMPOSED
 from b3_pipeline.composing import SETTLED_ON
 from b3_pipeline.cutover import merging
+from b3_pipeline.cutover.folder_backup import Stamp
 from b3_pipeline.cutover.merging import Lack
 from b3_pipeline.errors import B3Error
 from b3_pipeline.loading.payloads import HISTORY_FOLDER
@@ -119,9 +121,7 @@ def _wide(db: QuestDB, folder: Path, form: Form) -> Part:
             lack.add(db.arrow(query + where.text, *where.values, schema=schema))
     merged = FilePlan(form.file, _known(data), lack.merged())
     files = (merged,) if merged.data else ()
-    return Part(
-        form.file, files, lack.rows.num_rows, len(lack.added), len(lack.filled), lack.gathered.beyond, lack.stands
-    )
+    return Part(form.file, files, lack.rows.num_rows, len(lack.added), len(lack.filled), lack.beyond, lack.stands)
 
 
 def _documents(db: QuestDB, folder: Path, endpoint: str, kind: Kind) -> Part:
@@ -157,14 +157,29 @@ def _captures(db: QuestDB, folder: Path, endpoint: str, kind: Kind) -> Part:
             missing[document.ts] = data
     stand_ins, others = _stand_ins(db, sessions)
     missing |= stand_ins
-    files = [FilePlan(past_name(ts), None, data) for ts, data in missing.items()]
+    files: list[FilePlan] = []
+    for ts, data in missing.items():
+        files.append(_older(folder, kind, ts, data, {plan.name for plan in files}))
     newest = max((*missing, *past), default=None)
     if newest is not None and (current is None or newest > current):
         if before is not None and current is not None and current not in past:  # what goes out of its place is kept
-            files.append(FilePlan(past_name(current), None, before))
+            files.append(_older(folder, kind, current, before, {plan.name for plan in files}))
         data = missing[newest] if newest in missing else (folder / past[newest]).read_bytes()
         files.append(FilePlan(kind.file, _known(before), data))
     return Part(kind.file, tuple(files), len(missing), len(files), beyond=beyond + others)
+
+
+def _older(folder: Path, kind: Kind, ts: datetime, data: bytes, taken: Collection[str]) -> FilePlan:
+    """The file of an older capture, by its own name unless another one is there under it.
+
+    What is there and is no capture (torn, empty) is replaced: the backup of the folder has it.
+    """
+    path = Path(past_name(ts))
+    others = (path.with_stem(f"{path.stem}_{number}") for number in itertools.count(2))
+    names = (str(name) for name in itertools.chain([path], others))
+    found = ((name, _read(folder / name)) for name in names if name not in taken)
+    name, there = next((name, there) for name, there in found if there is None or _moment(kind, there) is None)
+    return FilePlan(name, _known(there), data)
 
 
 def _past(folder: Path, kind: Kind) -> dict[datetime, str]:
@@ -224,13 +239,7 @@ def write(folder: Path, part: Part, step: Callable[[str], None]) -> None:
     if any(plan.name.startswith(HISTORY_FOLDER) for plan in part.changed):
         (folder / HISTORY_FOLDER).mkdir(exist_ok=True)
     for plan in part.changed:
-        now = _read(folder / plan.name)
-        if _known(now) not in (plan.before, _sha256(plan.data)):
-            raise CollectorsWrite(
-                f"{plan.name} was changed while this command worked on it, so the legacy collectors run still. Stop them, "
-                "and run `b3 cutover rollback` again: it goes on where it stopped."
-            )
-        _put(folder / plan.name, plan.data)
+        _put(folder, plan)
         step(plan.name)
 
 
@@ -241,18 +250,32 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _put(path: Path, data: bytes) -> None:
+def _require_untouched(folder: Path, plan: FilePlan) -> None:
+    """Raises CollectorsWrite for a file that is not what it was when it was read, or is being written just now."""
+    path = folder / plan.name
+    stamp = Stamp.of(path)
+    known = _known(_read(path))
+    if known not in (plan.before, _sha256(plan.data)) or Stamp.of(path) != stamp:
+        raise CollectorsWrite(
+            f"{plan.name} was changed while this command worked on it, so the legacy collectors run still. Stop them, then "
+            "`b3 cutover rollback --collectors-stopped` goes on where it stopped."
+        )
+
+
+def _put(folder: Path, plan: FilePlan) -> None:
     """Puts a file in place whole, with the rights of the one before, or of its folder: the collectors write on in it."""
+    path = folder / plan.name
     like = (path if path.exists() else path.parent).stat()
     draft = path.with_name(f".{path.name}.draft-{secrets.token_hex(4)}")
     try:
         with draft.open("xb") as stream:
-            stream.write(data)
+            stream.write(plan.data)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(draft, like.st_mode & 0o666)
         with suppress(PermissionError):
             os.chown(draft, like.st_uid, like.st_gid)
+        _require_untouched(folder, plan)  # only now: writing a draft takes long
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from b3_pipeline import migration_log
 from b3_pipeline.cutover import folder_backup, journal, link, phases, replaying
 from b3_pipeline.cutover.evidence import Desk
 from b3_pipeline.cutover.journal import Task
-from b3_pipeline.cutover.replaying import BEYOND, Part
+from b3_pipeline.cutover.replaying import BEYOND, CollectorsWrite, Part
 from b3_pipeline.errors import B3Error
 from b3_pipeline.failpoints import reached
 from b3_pipeline.home import require_disk
@@ -27,7 +26,7 @@ from b3_pipeline.parsing.kinds import LEGACY_KINDS
 from b3_pipeline.places import backups_of
 from b3_pipeline.postgres.flags import PHASE, Entry, Flags, require, user
 from b3_pipeline.quality.checks import Check, checks_of, parity_check
-from b3_pipeline.quality.finding import Context
+from b3_pipeline.quality.finding import Context, reason_of
 from b3_pipeline.quality.of_home import context_of
 from b3_pipeline.quality.sources import at_hand, feeds_of
 from b3_pipeline.sessions import ALWAYS
@@ -44,13 +43,16 @@ STEPS = (
     "rollback: parity proven",
     "rollback: logged",
 )
-#: A folder in which nothing has changed for so long has no collector at work.
-QUIET = timedelta(minutes=10)
+_COLLECTORS = "collectors"
 _WAY_BACK = "`b3 cutover advance`; the legacy files as they were before: the backup named here"
 
 
 class CollectorsRun(B3Error):
     """Readers are back, and the legacy files cannot be written yet: their collectors may be at it."""
+
+
+class FilesWait(B3Error):
+    """Readers are back, and what the legacy files lack could not be found out: nothing was written there yet."""
 
 
 class ReplayDiffers(B3Error):
@@ -61,8 +63,8 @@ class ReplayDiffers(B3Error):
 class RolledBack:
     """What came of a call: the phase that it found and the one that stands, what each file gets, and what stays behind.
 
-    `readers_s`: how long it took until link and phase were the legacy side's again; None where they were. `proven` are
-    the numbers of parity by table and feed. `log` is the log's file.
+    `readers_s`: how long after the first call link and phase were the legacy side's again; None where they were. `proven`
+    are the numbers of parity by table and feed. `log` is the log's file.
     """
 
     was: str
@@ -94,10 +96,12 @@ def rollback(
 ) -> RolledBack:
     """Takes a domain back to the phase legacy. `announce` is told what cannot go back, before anything is done.
 
-    Out of shadow only phase and link go back, for the legacy side has missed nothing. Raises CollectorsRun when nobody
-    says that the collectors are stopped and the files have just changed: readers are back by then, and the same command
-    does the rest. Raises CutoverBusy, B3Error, OSError: then the same call goes on where it stopped.
+    Out of shadow only phase and link go back, for the legacy side has missed nothing. Raises FilesWait when nobody can say
+    what the files lack, CollectorsRun when there is something to write and nobody says that the collectors are stopped:
+    readers are back by then, and the same command does the rest. Raises CutoverBusy, B3Error, OSError: then the same call
+    goes on where it stopped.
     """
+    began = time.monotonic()
     phases.steps_of(desk.domain)
     reason = why.strip() or "decided by the operator"
     require(Entry(desk.domain, PHASE.name, phases.LEGACY, None, who or user(), reason))
@@ -105,25 +109,38 @@ def rollback(
         now, task = desk.entry().value, journal.under_way(desk.settings.home, desk.domain)
         going_on = task is not None and task.kind == "rollback"
         was = task.phase if task and going_on else now
-        folder = _folder(desk) if was in link.OURS else None
-        parts = _plan(desk, folder)
-        found = RolledBack(was, now, parts)
-        announce(found)
+        plan = _plan(desk) if was in link.OURS else None
+        if dry_run and isinstance(plan, Exception):
+            raise plan
+        found = RolledBack(was, now, plan.parts if isinstance(plan, _Plan) else [])
+        if not isinstance(plan, Exception):
+            announce(found)
         if dry_run or (now == phases.LEGACY and not going_on):
             return found
         if task is None or not going_on:
             task = Task("rollback", was, phases.LEGACY, desk.now.isoformat(), who or user(), reason)
             journal.keep(file, task)
             reached("rollback: noted")
-        readers_s = _readers_back(desk, task)
-        if folder is not None:
-            task = _written(desk, file, task, folder, parts, collectors_stopped=collectors_stopped)
-        task = _with(file, task, readers_s=round(readers_s, 3))
+        task = _readers_back(desk, file, task, began)
+        if isinstance(plan, Exception):
+            raise FilesWait(_waiting(desk, plan)) from plan
+        if plan is not None:
+            task = _written(desk, file, task, plan, collectors_stopped=collectors_stopped)
         log = _log(desk, task)
         reached("rollback: logged")
         journal.done(file)
         notes = task.notes
-        return RolledBack(was, phases.LEGACY, parts, readers_s, notes.get("proven", {}), notes.get("backup", {}), log)
+        given = {name: notes.get(name, {}) for name in ("proven", "backup")}
+        return replace(found, phase=phases.LEGACY, readers_s=notes["readers_s"], **given, log=log)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the legacy folder is to get, and how its files were before it was looked at."""
+
+    folder: Path
+    parts: Sequence[Part]
+    seen: Mapping[str, folder_backup.Stamp]
 
 
 def _folder(desk: Desk) -> Path:
@@ -136,63 +153,87 @@ def _folder(desk: Desk) -> Path:
     return folder.expanduser().absolute()
 
 
-def _plan(desk: Desk, folder: Path | None) -> list[Part]:
-    if folder is None:
-        return []
-    parts = []
-    for part in replaying.plan(desk.db, folder):
-        desk.tell(f"Looking at {part.file}")
-        parts.append(part)
-    return parts
+def _plan(desk: Desk) -> _Plan | Exception:
+    """What the legacy folder is to get, or why nobody can say: whatever that is, readers must not stay with us for it."""
+    try:
+        folder = _folder(desk)
+        seen = folder_backup.stamps(folder)
+        parts = []
+        for part in replaying.plan(desk.db, folder):
+            desk.tell(f"Looking at {part.file}")
+            parts.append(part)
+        return _Plan(folder, parts, seen)
+    except Exception as error:
+        return error
 
 
-def _readers_back(desk: Desk, task: Task) -> float:
-    """Leads readers of routes and of files back to the legacy side; returns the seconds that it took."""
-    began = time.monotonic()
+def _waiting(desk: Desk, failure: Exception) -> str:
+    """What a person is told when readers are back and the files could not be looked at."""
+    readers = "Readers are back with the legacy side."
+    if link.target(desk.settings, phases.LEGACY) is None:
+        readers = "The phase is legacy. Nobody can say where file readers are to go: the link leads where it did."
+    return (
+        f"{readers} What the legacy files lack is not known, and nothing was written there: {reason_of(failure)} "
+        "Once that is right, `b3 cutover rollback --collectors-stopped` does the rest."
+    )
+
+
+def _readers_back(desk: Desk, file: Path, task: Task, began: float) -> Task:
+    """Leads readers of routes and of files back to the legacy side; notes how long after the call that was, once."""
     if desk.entry().value != task.to:
         desk.enter(task.to, who=task.who, why=task.why)
     reached("rollback: phase set")
     link.follow(desk.settings, task.to)
     reached("rollback: link moved")
-    return time.monotonic() - began
+    return task if "readers_s" in task.notes else _with(file, task, readers_s=round(time.monotonic() - began, 3))
 
 
-def _written(
-    desk: Desk, file: Path, task: Task, folder: Path, parts: Sequence[Part], *, collectors_stopped: bool
-) -> Task:
+def _written(desk: Desk, file: Path, task: Task, plan: _Plan, *, collectors_stopped: bool) -> Task:
     """Writes what the legacy files lack, after a backup of them, loads them as what they are now, and proves parity."""
+    folder, parts = plan.folder, plan.parts
     require_disk(desk.settings)
-    if "collectors" not in task.notes:
-        task = _with(file, task, collectors=_stopped(folder, said=collectors_stopped))
+    if _COLLECTORS not in task.notes:
+        task = _with(file, task, collectors=_stopped(plan, said=collectors_stopped))
     if "backup" not in task.notes:
         desk.tell("Saving the legacy folder")
         spool = desk.settings.folder("spool")
         saved = folder_backup.save(folder, backups_of(desk.settings), task.at, spool)
         task = _with(file, task, backup=asdict(saved), parts={part.file: part.numbers() for part in parts})
     reached("rollback: folder saved")
-    for part in parts:
-        desk.tell(f"Writing {part.file}")
-        replaying.write(folder, part, lambda _name: None)
-        reached(f"rollback: {part.file} written")
-    _load(desk, folder)
-    reached("rollback: files loaded")
-    task = _with(file, task, proven=_prove(desk, folder, parts))
+    try:
+        for part in parts:
+            desk.tell(f"Writing {part.file}")
+            replaying.write(folder, part, lambda _name: None)
+            reached(f"rollback: {part.file} written")
+        _load(desk, folder)
+        reached("rollback: files loaded")
+        task = _with(file, task, proven=_prove(desk, folder, parts))
+    except CollectorsWrite:  # they are not stopped, whoever said so
+        journal.keep(file, replace(task, notes={k: v for k, v in task.notes.items() if k != _COLLECTORS}))
+        raise
     reached("rollback: parity proven")
     return task
 
 
-def _stopped(folder: Path, *, said: bool) -> str:
-    """How it is known that the collectors are stopped. Raises CollectorsRun when it is not."""
-    changed = max((path.stat().st_mtime for path in folder_backup.legacy_files(folder)), default=0.0)
-    quiet_s = time.time() - changed
-    if said:
-        return "the operator says so"
-    if quiet_s >= QUIET.total_seconds():
-        return f"no file has changed for {quiet_s / 60:.0f} minutes"
+def _stopped(plan: _Plan, *, said: bool) -> str:
+    """How it is known that the collectors are stopped. Raises CollectorsRun when it is not.
+
+    That the files are quiet alone proves nothing: a collector may come once in a session.
+    """
+    if not any(part.changed for part in plan.parts):
+        return "nothing is written into their files"
+    stamps = folder_backup.stamps(plan.folder)
+    if changed := sorted(name for name, stamp in stamps.items() if plan.seen.get(name) != stamp):
+        why = f"{', '.join(changed)} changed while this command looked at the folder, so its collectors run"
+    elif not said:
+        why = "nobody has said that the collectors of its files are stopped"
+    else:
+        newest = max((stamp.modified_ns for stamp in stamps.values()), default=0)
+        quiet_s = max(0.0, time.time() - newest / 1e9)
+        return f"the operator says so, and no file has changed for {quiet_s / 60:.0f} minutes"
     raise CollectorsRun(
-        f"Readers are back with the legacy side. A legacy file changed {max(0, quiet_s):.0f} s ago, so its collectors may run "
-        "still, and nothing was written there. Stop them, then `b3 cutover rollback --collectors-stopped` writes what the "
-        "files lack."
+        f"Readers are back with the legacy side. Nothing was written into the legacy folder: {why}. Stop them, then "
+        "`b3 cutover rollback --collectors-stopped` writes what the files lack."
     )
 
 
@@ -220,8 +261,9 @@ def _prove(desk: Desk, folder: Path, parts: Sequence[Part]) -> dict[str, Any]:
             raise ReplayDiffers(f"{part.file} lacks {part.rows} rows still. Run the same command again.")
     for given in (plan for part in parts for plan in part.files):
         if (folder / given.name).read_bytes() != given.data:
-            raise ReplayDiffers(
-                f"{given.name} is not what was written: its collectors run. Stop them, and run this again."
+            raise CollectorsWrite(
+                f"{given.name} is not what was written: its collectors run. Stop them, then "
+                "`b3 cutover rollback --collectors-stopped` goes on."
             )
     files = at_hand(folder, desk.settings.home)
     context = context_of(desk.settings, desk.db, files, desk.dsn, Flags(desk.settings.home, desk.dsn).current())

@@ -13,6 +13,8 @@ from b3_pipeline.quality.validate import NUMBERS, Report, validate
 def prove_parity(context: dg.OpExecutionContext, config: Inputs, store: dg.ResourceParam[Store]) -> None:
     """Runs every check of every table as `b3 validate` does, and keeps the report for the page and the cutover's gates.
 
+    One of another folder than the home's own (B3_LEGACY_DIR) is not kept.
+
     It fails, so that it is run again, when a check of severity ERROR did not pass.
     """
     with store.database() as db:
@@ -23,15 +25,18 @@ def prove_parity(context: dg.OpExecutionContext, config: Inputs, store: dg.Resou
             lambda: store.looked_at_anew(config, db),
         )
     document = report.document()
-    parity_report.keep(store.settings.home, document, looked_at.now)
-    metadata = _told(report, store.settings.home)
+    own = store.settings.legacy_dir
+    kept = parity_report.stands(Path(config.legacy_dir) if config.legacy_dir else own, own)
+    if kept:
+        parity_report.keep(store.settings.home, document, looked_at.now)
+    metadata = _told(report, store.settings.home if kept else None)
     if not report.ok:
         raise dg.Failure("; ".join(document["errors"]), metadata=metadata)
     context.add_output_metadata(metadata)
 
 
-def _told(report: Report, home: Path) -> dict[str, dg.MetadataValue]:
-    """The numbers of each table and feed, those of the documents, and what did not pass."""
+def _told(report: Report, home: Path | None) -> dict[str, dg.MetadataValue]:
+    """The numbers of each table and feed, those of the documents, what did not pass, and the home that keeps the report."""
     records = [
         dg.TableRecord({"table": table, "feed": feed, **numbers})
         for table, feeds in report.tables.items()
@@ -43,7 +48,7 @@ def _told(report: Report, home: Path) -> dict[str, dg.MetadataValue]:
         "parity": dg.MetadataValue.table(records, dg.TableSchema(columns)),
         **{f"documents_{name}": dg.MetadataValue.int(number) for name, number in report.payloads.items()},
         "checks_not_passed": dg.MetadataValue.text(", ".join(red) or "none"),
-        "report": dg.MetadataValue.path(parity_report.path_of(home)),
+        **({"report": dg.MetadataValue.path(parity_report.path_of(home))} if home else {}),
     }
 
 

@@ -19,7 +19,7 @@ from b3_pipeline.loading.load import Loader, LoadReport, quiet
 from b3_pipeline.loading.payloads import Found, Payload
 from b3_pipeline.parsing.kinds import MARKET_KINDS, Kind
 from b3_pipeline.questdb import schema
-from b3_pipeline.sessions import session_of, to_local
+from b3_pipeline.sessions import ALWAYS, session_of, to_local
 from b3_pipeline.sources.archive import FOLDER, Archive, ArchiveDamaged, Entry
 from b3_pipeline.tables import TABLES
 
@@ -69,7 +69,8 @@ def payload_of(
 def drain(loader: Loader, archive: Archive, source: str, after: int, enough: Callable[[], bool]) -> Drained:
     """Loads a source's entries that follow `after`, in their order, until there are no more or it is `enough`.
 
-    An entry counts, and is noted, when each of its tables has acknowledged it, or has rejected it as a whole. What was
+    An entry counts, and is noted, when each of its tables has acknowledged all of it, or has rejected it as a whole; where
+    the export of an expired time cannot be read it stays next, and what else was new in it is written. What was
     noted before, by a turn that ended before its cursor was kept, is read again and changes nothing: no older state of
     a file takes the place of a newer one. Raises QuestDBError when the server is away before the first of them,
     SourceBusy while another drains the same source, and ArchiveDamaged where the sequence has a hole.
@@ -143,9 +144,14 @@ def _load(loader: Loader, payload: Payload, kind: Kind) -> tuple[list[LoadReport
             reports += load_all(loader, [payload], TABLES[name], proven=True)
         except B3Error as error:  # the server is away: what was loaded so far stands
             return reports, str(error)
-        if reports[-1].outcome == "failed":
+        if _stays_open(loader, reports[-1]):
             return reports, reports[-1].reason
     return reports, None
+
+
+def _stays_open(loader: Loader, report: LoadReport) -> bool:
+    """Whether records are still to be loaded that no later window asks for: their time's export cannot be read now."""
+    return report.outcome == "failed" or (report.outcome == "partial" and loader.window == ALWAYS)
 
 
 def entries(archive: Archive, source: str, first: date | None = None, last: date | None = None) -> Iterator[Entry]:

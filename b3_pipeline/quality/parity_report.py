@@ -29,6 +29,12 @@ def keep(home: Path, report_document: Mapping[str, Any], at: datetime) -> None:
     draft.replace(path)
 
 
+def stands(folder: Path | None, legacy_dir: Path | None, tolerance: int = 0) -> bool:
+    """Whether a report is one of the home: its source is the home's own legacy folder, and nothing is forgiven."""
+    given, own = (path and path.expanduser().resolve() for path in (folder, legacy_dir))
+    return given == own and tolerance == 0
+
+
 def latest(home: Path) -> dict[str, Any] | None:
     """The last report, with `at` (ISO 8601); None when there is none that can be read."""
     try:

@@ -12,11 +12,20 @@ import pyarrow as pa
 import pyarrow.compute
 from psycopg import sql
 
+from b3_pipeline.errors import B3Error
 from b3_pipeline.sessions import Window
 from b3_pipeline.tables import Table
 from b3_pipeline.warehouse.model import SCHEMA
 
 pc: Any = pyarrow.compute  # its functions are made at run time, so that no type checker knows them
+
+
+#: Bytes that are parsed at once, and so the longest row: of a table with documents in it, and of any other.
+_LONG_BLOCK, _BLOCK = 16 << 20, 1 << 20
+
+
+class WarehouseError(B3Error):
+    """PostgreSQL does not do what the warehouse needs."""
 
 
 def copied(rows: pa.Table) -> bytes:
@@ -38,7 +47,10 @@ def _escaped(column: Any) -> Any:
 
 
 def rows_of(db: psycopg.Connection, table: Table, window: Window) -> Iterator[pa.Table]:
-    """The rows of a table of the warehouse in a window, in the table's Arrow schema, in pieces of bounded size."""
+    """The rows of a table of the warehouse in a window, in the table's Arrow schema, in pieces of bounded size.
+
+    Raises WarehouseError when a row cannot be read, as one that is longer than a piece may be.
+    """
     from pyarrow import csv
 
     schema = table.arrow_schema()
@@ -54,9 +66,15 @@ def rows_of(db: psycopg.Connection, table: Table, window: Window) -> Iterator[pa
     with db.cursor().copy(select) as copy:
         stream = io.BufferedReader(_Stream(copy), 1 << 20)
         options = csv.ParseOptions(newlines_in_values=True)
-        with csv.open_csv(stream, parse_options=options, convert_options=convert) as reader:
-            for batch in reader:
-                yield pa.Table.from_batches([batch]).cast(schema)
+        documents = any(column.type == "VARCHAR" for column in table.columns)
+        size = csv.ReadOptions(block_size=_LONG_BLOCK if documents else _BLOCK)
+        try:
+            with csv.open_csv(stream, size, options, convert) as reader:
+                for batch in reader:
+                    yield pa.Table.from_batches([batch]).cast(schema)
+        except pa.ArrowException as error:
+            told = str(error).splitlines()[0]
+            raise WarehouseError(f"What the warehouse has of {table.name} cannot be read: {told}") from None
 
 
 def _stored(name: str, kind: pa.DataType) -> sql.Composed:

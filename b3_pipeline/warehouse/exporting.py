@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from b3_pipeline.loading.load import quiet
 from b3_pipeline.places import Place
+from b3_pipeline.quality.stored import count, during
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sessions import ALWAYS, Window
 from b3_pipeline.tables import Table
@@ -20,15 +21,14 @@ from b3_pipeline.warehouse.exports import (
     Manifest,
     Partition,
     changed,
-    damaged,
     export_partition,
     manifest_name,
     manifest_of,
-    manifests,
     partitions,
+    sound_and_damaged,
     verify,
 )
-from b3_pipeline.warehouse.retention_log import TakenAway, overlap
+from b3_pipeline.warehouse.retention_log import TakenAway, known, overlap
 
 
 @dataclass(frozen=True)
@@ -88,20 +88,34 @@ class Exporting:
                 yield self._exported(table, partition, again=again)
 
     def _exported(self, table: Table, partition: Partition, *, again: bool) -> Item:
-        if self.is_taken(table, partition.window):
-            why = "a retention has taken it away, and rows are there again: `b3 retention restore` settles it"
-            return Item(table.name, partition.name, partition.rows, "left", why=why)
-        before = manifest_of(self.place, table, partition.name)
-        manifest = self.export(table, partition, again=again)
+        with alone(self.home, table):
+            before = manifest_of(self.place, table, partition.name)
+            if not count(self.db, table, during(table, partition.window)):
+                return self._gone(table, partition, before)
+            if self.is_taken(table, partition.window):
+                why = "a retention has taken it away, and rows are there again: `b3 retention restore` settles it"
+                return Item(table.name, partition.name, partition.rows, "left", why=why)
+            manifest = self._export(table, partition, again=again)
         return Item.of(manifest, self.place, table, "unchanged" if manifest == before else "exported")
 
+    def _gone(self, table: Table, partition: Partition, before: Manifest | None) -> Item:
+        """A partition that was there when the run began, and that has no rows by now: its export stays."""
+        if before is not None and self.is_taken(table, partition.window):
+            return Item.of(before, self.place, table, "unchanged", "a retention has taken it away just now")
+        why = "its rows are gone since this run began; what is exported of it stays"
+        return Item(table.name, partition.name, partition.rows, "left", why=why)
+
     def export(self, table: Table, partition: Partition, *, again: bool = False) -> Manifest:
-        """Exports one partition, which no retention has taken away."""
+        """Exports one partition, which no retention has taken away; all its rows are compared with what is exported.
+
+        Raises ExportError when it has no rows any more.
+        """
+        with alone(self.home, table):
+            return self._export(table, partition, again=again, thorough=True)
+
+    def _export(self, table: Table, partition: Partition, **how: bool) -> Manifest:
         spool = self.home / "spool" / "exports"
-        with _alone(self.home, table):
-            return export_partition(
-                self.db, table, partition, self.place, self.clock(), spool, self.progress, again=again
-            )
+        return export_partition(self.db, table, partition, self.place, self.clock(), spool, self.progress, **how)
 
     def verified(self, tables: Iterable[Table], within: Window = ALWAYS) -> Iterator[Item]:
         """Looks at every export of some tables in a window: `verified`, or what is wrong.
@@ -109,9 +123,9 @@ class Exporting:
         That is damaged, changed (the table has other rows now), or missing (a closed partition has none).
         """
         for table in tables:
-            found = {n: m for n, m in manifests(self.place, table).items() if overlap(m.window, within)}
+            sound, unreadable = sound_and_damaged(self.place, table)
+            found = {n: m for n, m in sound.items() if overlap(m.window, within)}
             closed = {p.name: p for p in self._closed(table, within)}
-            unreadable = damaged(self.place, table)
             for name in sorted({*found, *unreadable, *closed}):
                 self.announce(f"{table.name} {name}")
                 yield self._judged(table, name, found.get(name), closed.get(name), name in unreadable)
@@ -132,16 +146,17 @@ class Exporting:
         return Item.of(manifest, self.place, table, "verified")
 
     def is_taken(self, table: Table, window: Window) -> bool:
-        """Whether a retention has taken away what the table had of a partition's time."""
-        return any(overlap(window, taken) for taken in self.taken.windows.get(table.name, ()))
+        """Whether a retention has taken away what the table had of a partition's time, as this home knows by now."""
+        windows = [w for said in (self.taken, known(None, self.home)) for w in said.windows.get(table.name, ())]
+        return any(overlap(window, taken) for taken in windows)
 
     def _closed(self, table: Table, within: Window) -> list[Partition]:
         return [p for p in partitions(self.db, table) if not p.newest and overlap(p.window, within)]
 
 
 @contextmanager
-def _alone(home: Path, table: Table) -> Iterator[None]:
-    """One export of a table at a time; loads into it go on."""
+def alone(home: Path, table: Table) -> Iterator[None]:
+    """One export of a table at a time, and no retention takes anything of it away; loads into it go on."""
     folder = home / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{table.name}.export.lock"):

@@ -5,7 +5,10 @@
 
 The manifest is written last and whole: what has none is not exported, and of the files only those count that it names.
 Moments are naive UTC, as in QuestDB; symbols are plain text. A partition whose content is as the manifest says is left as
-it is; of other content the new files come first, then the manifest, then the old files go.
+it is; of other content the new files come first, then the manifest, then the old files go. No manifest is of no rows:
+rows that are gone leave the export of them as it was.
+
+Whether the content is still the same is asked of the server first, cheaply: see `state_of`.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from itertools import groupby
@@ -63,6 +67,8 @@ STEPS = (
 MANIFESTS = "_manifests"
 #: Rows read from a file at once.
 _ROWS_AT_ONCE = 100_000
+#: Files of a partition that are put at once: each waits for the disk or the network.
+_PUT_AT_ONCE = 8
 _DAY = timedelta(days=1)
 
 
@@ -95,6 +101,7 @@ class Manifest:
     """What was exported of a partition: its rows from `start` to `end` (naive UTC), their checksum and files.
 
     `columns` has the types of `tables.py` by name; `exported_at` is naive UTC, `release` the version that wrote it.
+    `state` is what `state_of` said of the rows; manifests of older releases have none.
     """
 
     table: str
@@ -107,6 +114,7 @@ class Manifest:
     files: tuple[File, ...]
     exported_at: datetime
     release: str
+    state: str | None = field(default=None, compare=False)
 
     @property
     def window(self) -> Window:
@@ -178,6 +186,24 @@ def stored_checksum(db: QuestDB, table: Table, window: Window, progress: Callabl
     return found
 
 
+def state_of(db: QuestDB, table: Table, window: Window) -> str | None:
+    """What changes when the rows of a window do: how many there are, when and by which load they were written.
+
+    The server sums it up. Every write has a time or a load of its own, also one over a row of the same key. Not seen is
+    what somebody changes by hand in other columns alone: a full comparison finds that. None for a table that does not
+    say when its rows were written: nothing but the rows themselves tells whether it has changed.
+    """
+    written = [c.name for c in table.columns if not c.compared and c.type in ("TIMESTAMP", "LONG")]
+    if not written:
+        return None
+    where = during(table, window)
+    sums = sql.SQL(", ").join(named("sum({c}::long %% 1000000007)", c=name) for name in written)
+    [found] = db.query(
+        named("select count(), ") + sums + named(" from {t} where ", t=table.name) + where.text, *where.values
+    )
+    return " ".join(map(str, found))
+
+
 def export_partition(
     db: QuestDB,
     table: Table,
@@ -187,27 +213,48 @@ def export_partition(
     spool: Path | None = None,
     progress: Callable[[int], None] = quiet,
     again: bool = False,
+    thorough: bool = False,
 ) -> Manifest:
     """Exports a partition; what is exported already, and unchanged, stays as it is unless `again`. `at` is UTC.
 
-    Files are written in `spool` first (default: the system's temporary folder). Safe to do again after it died at any
-    point. Nobody else may export the partition meanwhile. `progress` is told the rows read since the last call. Raises
-    PlaceError, QuestDBError, OSError.
+    `thorough`: all rows are compared with what was exported, and not `state_of` alone. Files are written in `spool`
+    first (default: the system's temporary folder). Safe to do again after it died at any point. Nobody else may export
+    the partition meanwhile. `progress` is told the rows read since the last call. Raises ExportError when it has no
+    rows (any more), PlaceError, QuestDBError, OSError.
     """
     before = None if again else manifest_of(place, table, partition.name)
-    if before is not None and _stands(db, table, before, place, progress):
-        _tidy(place, table, before)
-        return before
+    state = state_of(db, table, partition.window)  # before the rows: what comes meanwhile makes it another
+    if before is not None and _stands(db, table, before, place, progress, None if thorough else state):
+        return _kept(place, table, before, state)
     with tempfile.TemporaryDirectory(prefix="export-", dir=_made(spool)) as folder:
         manifest, written = _written(db, table, partition, Path(folder), at, progress if before is None else quiet)
+        if not manifest.rows:
+            raise ExportError(f"{table.name} {partition.name} has no rows any more: what is exported of it stays.")
         reached(STEPS[0])
-        for file in manifest.files:
-            place.put(written[file.name], file.name)
-            reached(STEPS[1])
+        _put(place, written)
     reached(STEPS[2])
-    place.write(manifest_name(table, partition.name), manifest.text().encode())
+    manifest = _noted(place, table, replace(manifest, state=state))
     reached(STEPS[3])
     _tidy(place, table, manifest)
+    return manifest
+
+
+def _kept(place: Place, table: Table, manifest: Manifest, state: str | None) -> Manifest:
+    """An export that stands; the state is noted when it is another, or its rows would be summed again for ever."""
+    if manifest.state != state:
+        manifest = _noted(place, table, replace(manifest, state=state))
+    _tidy(place, table, manifest)
+    return manifest
+
+
+def _put(place: Place, written: Mapping[str, Path]) -> None:
+    with ThreadPoolExecutor(_PUT_AT_ONCE) as pool:
+        for _done in pool.map(lambda item: place.put(item[1], item[0]), written.items()):
+            reached(STEPS[1])
+
+
+def _noted(place: Place, table: Table, manifest: Manifest) -> Manifest:
+    place.write(manifest_name(table, manifest.partition), manifest.text().encode())
     return manifest
 
 
@@ -217,10 +264,18 @@ def _made(folder: Path | None) -> Path | None:
     return folder
 
 
-def _stands(db: QuestDB, table: Table, manifest: Manifest, place: Place, progress: Callable[[int], None]) -> bool:
-    """Whether the files of a manifest are there in their size, and the table has the rows that they were made of."""
+def _stands(
+    db: QuestDB, table: Table, manifest: Manifest, place: Place, progress: Callable[[int], None], state: str | None
+) -> bool:
+    """Whether the files of a manifest are there in their size, and the table has the rows that they were made of.
+
+    Where the table is in the same state (None: nobody knows) its rows are not read.
+    """
     with suppress(FileNotFoundError):
         if all(place.size(file.name) == file.bytes for file in manifest.files):
+            if state is not None and manifest.state == state:
+                progress(manifest.rows)
+                return True
             found = stored_checksum(db, table, manifest.window, progress)
             return (found.rows, found.text()) == (manifest.rows, manifest.checksum)
     return False
@@ -297,19 +352,20 @@ def _tidy(place: Place, table: Table, manifest: Manifest) -> None:
 
 
 def manifests(place: Place, table: Table) -> dict[str, Manifest]:
-    """The manifests of a table by partition, oldest first; without those that are `damaged`. Raises PlaceError."""
-    found = {name: manifest_of(place, table, name) for name in _names(place, table)}
-    return {name: manifest for name, manifest in found.items() if manifest is not None}
+    """The manifests of a table by partition, oldest first; without those that cannot be read. Raises PlaceError."""
+    return sound_and_damaged(place, table)[0]
 
 
-def damaged(place: Place, table: Table) -> list[str]:
-    """The partitions of a table whose manifests cannot be read: the next export makes them anew."""
-    return [name for name in _names(place, table) if manifest_of(place, table, name) is None]
+def sound_and_damaged(place: Place, table: Table) -> tuple[dict[str, Manifest], list[str]]:
+    """The manifests of a table by partition, oldest first, and the partitions whose manifests cannot be read.
 
-
-def _names(place: Place, table: Table) -> list[str]:
+    The next export makes those anew. Each manifest is read once. Raises PlaceError.
+    """
     folder, end = f"{table.name}/{MANIFESTS}", ".json"
-    return [name[len(folder) + 1 : -len(end)] for name in place.names(folder) if name.endswith(end)]
+    names = [name[len(folder) + 1 : -len(end)] for name in place.names(folder) if name.endswith(end)]
+    found = {name: manifest_of(place, table, name) for name in names}
+    sound = {name: manifest for name, manifest in found.items() if manifest is not None}
+    return sound, [name for name in found if name not in sound]
 
 
 def manifest_of(place: Place, table: Table, partition: str) -> Manifest | None:
@@ -324,9 +380,11 @@ def manifest_of(place: Place, table: Table, partition: str) -> Manifest | None:
 def verify(place: Place, manifest: Manifest, db: QuestDB | None = None) -> list[str]:
     """What is wrong with an export, in sentences; nothing when it is sound. Files are read whole, twice.
 
-    Each file is there and has its SHA-256, its columns and its rows, and together they have the checksum. With `db`
-    also: the table has the same rows now. Raises PlaceError, QuestDBError.
+    It has rows, each file is there and has its SHA-256, its columns and its rows, and together they have the checksum.
+    With `db` also: the table has the same rows now. Raises PlaceError, QuestDBError.
     """
+    if not manifest.rows:
+        return [f"{manifest.table} {manifest.partition}: its manifest has no rows, and no export is of none."]
     problems = [problem for file in manifest.files if (problem := _of_file(place, file))]
     if not problems:
         problems = _of_content(place, manifest)
@@ -362,7 +420,7 @@ def changed(db: QuestDB, manifest: Manifest) -> list[str]:
         return []
     return [
         f"{manifest.table} {manifest.partition} has changed since it was exported: {manifest.rows} rows then, {now.rows} "
-        "now. `b3 export` exports it again."
+        "now. `b3 export --again` exports it again."
     ]
 
 

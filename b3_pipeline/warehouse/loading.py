@@ -8,6 +8,7 @@ the moment and goes the same way; its source is noted as `open`.
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +25,6 @@ import pyarrow as pa
 from psycopg import sql
 
 from b3_pipeline import migration_log
-from b3_pipeline.errors import B3Error
 from b3_pipeline.failpoints import reached
 from b3_pipeline.loading.load import quiet
 from b3_pipeline.migration_log import Step
@@ -34,15 +34,16 @@ from b3_pipeline.postgres.dsn import checked, reason
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sessions import Window
 from b3_pipeline.tables import Table
-from b3_pipeline.warehouse.copying import copied
+from b3_pipeline.warehouse.copying import WarehouseError, copied
 from b3_pipeline.warehouse.exports import (
+    ExportError,
     Manifest,
     Partition,
-    damaged,
     export_partition,
-    manifests,
+    manifest_of,
     partitions,
     read,
+    sound_and_damaged,
     verify,
 )
 from b3_pipeline.warehouse.model import DAY_COLUMNS, DIMENSIONS, SCHEMA, WAREHOUSE_TABLES, Dimension, days
@@ -63,10 +64,6 @@ _NOTED = ("checksum", "rows", "starts_at", "ends_at", "source", "loaded_at", "se
 
 #: Below the home: for what is exported on the way.
 SPOOL = "warehouse"
-
-
-class WarehouseError(B3Error):
-    """PostgreSQL does not do what the warehouse needs."""
 
 
 @dataclass(frozen=True)
@@ -308,11 +305,11 @@ class Loading:
     tables: Sequence[Table] = WAREHOUSE_TABLES
 
     @cached_property
-    def _found(self) -> dict[str, tuple[dict[str, Manifest], Partition | None]]:
-        """By table: the exports, and the open partition."""
+    def _found(self) -> dict[str, tuple[dict[str, Manifest], list[str], Partition | None]]:
+        """By table: the exports, the partitions of which none can be read, and the open partition."""
         return {
             table.name: (
-                manifests(self.exports, table),
+                *sound_and_damaged(self.exports, table),
                 next((p for p in partitions(self.quest, table) if p.newest), None),
             )
             for table in self.tables
@@ -323,7 +320,7 @@ class Loading:
         """How many rows there are to look at."""
         found = self._found.values()
         return sum(
-            sum(m.rows for m in exported.values()) + (newest.rows if newest else 0) for exported, newest in found
+            sum(m.rows for m in exported.values()) + (newest.rows if newest else 0) for exported, _bad, newest in found
         )
 
     def run(self, progress: Callable[[int], None] = quiet) -> Iterator[Outcome]:
@@ -332,8 +329,8 @@ class Loading:
         `progress` is told of rows as they are done. Raises WarehouseError, QuestDBError, PlaceError, OSError.
         """
         for table in self.tables:
-            exported, newest = self._found[table.name]
-            for partition in damaged(self.exports, table):
+            exported, damaged, newest = self._found[table.name]
+            for partition in damaged:
                 told = "Its manifest cannot be read: `b3 export` makes it anew."
                 yield Outcome(table.name, partition, "damaged", 0, 0, "", EXPORT, reason=told)
             with warehouse(self.dsn) as db:
@@ -360,10 +357,27 @@ class Loading:
         if export.before is not None and export.before.is_of(manifest):
             progress(manifest.rows)
             return export.outcome("unchanged", started)
-        if problems := verify(export.place, manifest):
-            return export.outcome("damaged", started, " ".join(problems))
+        problems = verify(export.place, manifest)
+        if not problems:
+            try:
+                return self._replaced(db, export, started, progress)
+            except ExportError as error:
+                problems = [str(error)]
+        anew = manifest_of(export.place, table, manifest.partition)
+        if anew is not None and anew != manifest:  # an export has taken its files away meanwhile, and put others there
+            return self._load(db, dataclasses.replace(export, manifest=anew), progress)
+        return export.outcome("damaged", started, " ".join(problems))
+
+    def _replaced(
+        self, db: psycopg.Connection, export: _Export, started: float, progress: Callable[[int], None]
+    ) -> Outcome:
+        """Puts an export in the place of what was loaded before, unless another load has done something meanwhile."""
+        table, manifest = export.table, export.manifest
         with db.transaction():
             db.execute(_LOCK, (table.name,))
+            if noted(db, table.name).get(manifest.partition) != export.before:
+                progress(manifest.rows)
+                return export.outcome("unchanged", started, "Another load has just loaded it.")
             replace(db, table, manifest.window, manifest.rows, read(export.place, manifest), progress)
             self._note(db, manifest, export.source, time.monotonic() - started)
         reached(STEPS[4])

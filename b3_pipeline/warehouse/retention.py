@@ -32,7 +32,7 @@ from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.sessions import Window
 from b3_pipeline.settings import Settings
 from b3_pipeline.tables import TABLES, Table
-from b3_pipeline.warehouse.exporting import Exporting, Item
+from b3_pipeline.warehouse.exporting import Exporting, Item, alone
 from b3_pipeline.warehouse.exports import (
     ExportError,
     Manifest,
@@ -230,8 +230,11 @@ class Retention:
         return manifest, problems
 
     def _taken(self, table: Table, partition: Partition, manifest: Manifest) -> Item:
-        """Drops a partition that may go, when all that can have changed by now still says so. Nobody writes meanwhile."""
-        with holding(self.db, self.home, table):
+        """Drops a partition that may go, when all that can have changed by now still says so.
+
+        Nobody writes meanwhile, and nobody exports: an export would find no rows of what it has just listed.
+        """
+        with alone(self.home, table), holding(self.db, self.home, table):
             there = partitions(self.db, table)
             if not there or there[-1].name == partition.name:
                 return self._item(table, partition, manifest, "kept", "it is the newest partition by now")
@@ -242,6 +245,7 @@ class Retention:
             except Held as held:
                 return self._item(table, partition, manifest, "kept", str(held))
             reached(STEPS[1])
+            self._tell_others()  # before anybody can see that the rows are gone
             self._drop(table, manifest)
             reached(STEPS[2])
             self.log.dropped(entry, self.clock())

@@ -91,9 +91,9 @@ def serving(settings: Settings) -> Iterator[Engines]:
             processes.stop(children)
 
 
-@pytest.fixture(scope="package")
-def kept(shared: Path) -> Iterator[Home]:
-    """A home with a loaded history, its servers up for all tests of backups; what a test writes, it takes back."""
+@contextmanager
+def home_with_history(shared: Path) -> Iterator[Home]:
+    """A home with a loaded history, its servers up."""
     with temporary_home() as folder:
         env = environment_of(folder, free_port_base()) | {"B3_NOW": "2025-10-14T15:00:00+00:00"}
         legacy = folder.parent / "legacy"
@@ -110,3 +110,10 @@ def kept(shared: Path) -> Iterator[Home]:
                 schema.apply(db, settings.clock)
                 Desk(db, folder, legacy).load()
                 yield Home(settings, servers, env, legacy)
+
+
+@pytest.fixture(scope="package")
+def kept(shared: Path) -> Iterator[Home]:
+    """A home with a loaded history, its servers up for all tests of backups; what a test writes, it takes back."""
+    with home_with_history(shared) as home:
+        yield home

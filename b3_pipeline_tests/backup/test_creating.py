@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,21 +16,23 @@ import pyarrow as pa
 import pytest
 
 from b3_pipeline.backup import creating
-from b3_pipeline.backup.backups import BackupBusy, alone, backups, find, newest_verified, note_verified
+from b3_pipeline.backup.backups import MANIFEST, BackupBusy, alone, backups, find, newest_verified, note_verified
 from b3_pipeline.backup.creating import STEPS, create
-from b3_pipeline.backup.packing import files_in, unpack
+from b3_pipeline.backup.packing import Content, files_in, unpack
 from b3_pipeline.backup.throwaway import FOLDER, free_ports, questdb_in
 from b3_pipeline.backup.tidying import release_checkpoint
 from b3_pipeline.backup.verifying import verify
 from b3_pipeline.doctor import examine
 from b3_pipeline.home import DiskFull
+from b3_pipeline.loading.archived import archive_of, loaded_upto, note_loaded
 from b3_pipeline.loading.load import Loader
+from b3_pipeline.loading.locks import holding
 from b3_pipeline.places import backups_of
 from b3_pipeline.questdb.checkpoint import in_progress
 from b3_pipeline.questdb.client import QuestDB, named
 from b3_pipeline.settings import Ports, Settings
 from b3_pipeline.tables import TABLES
-from b3_pipeline_tests.backup.conftest import Home
+from b3_pipeline_tests.backup.conftest import Home, home_with_history
 from b3_pipeline_tests.loading.ticks import NOW, TICKS, Tick, payload
 from b3_pipeline_tests.quality.conftest import Desk
 
@@ -40,8 +44,19 @@ SIGNALS = TABLES["tp_capital_signals"]
 @pytest.fixture
 def place_of(kept: Home, tmp_path: Path) -> Settings:
     """The settings of the home, its backups in a place of the test's that keeps one only."""
+    return keeping_one(tmp_path / "backups")
+
+
+def keeping_one(where: Path) -> Settings:
     keeps: dict[str, Any] = {"backups_daily": 1, "backups_weekly": 0, "backups_monthly": 0}
-    return Settings(backups_url=str(tmp_path / "backups"), **keeps)
+    return Settings(backups_url=str(where), **keeps)
+
+
+@pytest.fixture
+def busy(shared: Path) -> Iterator[Home]:
+    """A home of the test's own: what is written into it stays there."""
+    with home_with_history(shared) as home:
+        yield home
 
 
 def left(kept: Home, where: Path) -> list[str]:
@@ -77,7 +92,7 @@ def test_a_backup_has_what_the_home_has_and_no_secret_and_is_proven_by_restoring
     assert newest_verified(where) is None
     verdict = verify(place_of, "latest")
     assert verdict.problems == ()
-    assert newest_verified(where) == find(where, made.id)
+    assert newest_verified(where) == find(where, made.id, made.manifest.home)
     assert left(kept, tmp_path / "backups") == []
 
 
@@ -110,14 +125,14 @@ def going_on(*works: Callable[[int], None]) -> Iterator[None]:
 
 
 def test_a_backup_taken_while_others_write_is_one_moment_in_which_every_load_is_whole(
-    kept: Home, place_of: Settings, tmp_path: Path
+    busy: Home, tmp_path: Path
 ) -> None:
-    first, second = QuestDB(kept.servers.questdb), QuestDB(kept.servers.questdb)
+    first, second = QuestDB(busy.servers.questdb), QuestDB(busy.servers.questdb)
 
     def load(number: int) -> None:
         ticks = [Tick(number * 1_000 + minute, "dxy_08h50", minute / 1_000) for minute in range(400)]
         made = payload(tmp_path, *ticks, chunk=50)
-        report = Loader(first, kept.folder, lambda: NOW, "meanwhile", limit=100).load(made, TICKS)
+        report = Loader(first, busy.folder, lambda: NOW, "meanwhile", limit=100).load(made, TICKS)
         assert report.counted.counts["loaded"] == 400
 
     def write_past_locks(number: int) -> None:
@@ -131,11 +146,11 @@ def test_a_backup_taken_while_others_write_is_one_moment_in_which_every_load_is_
 
     try:
         with going_on(load, write_past_locks):
-            made = create(place_of, kept.servers)
+            made = create(keeping_one(tmp_path / "backups"), busy.servers)
         home = tmp_path / "opened"
         unpack(tmp_path / "backups" / made.id / "questdb.tar.zst", home)
         with questdb_in(home, free_ports()) as copied:
-            desk = Desk(copied, kept.folder, kept.legacy)
+            desk = Desk(copied, busy.folder, busy.legacy)
             copied.wait_applied(SIGNALS.name)
             assert made.manifest.tables[TICKS.name].rows == copied.scalar("select count() from b3_dxy_ticks") > 0
             assert made.manifest.tables[TICKS.name].rows % 400 == 0
@@ -190,11 +205,62 @@ def test_the_newest_proven_backup_is_kept_whatever_the_rule_says(
     kept: Home, place_of: Settings, opened_at_once: None
 ) -> None:
     first = create(place_of, kept.servers)
-    note_verified(backups_of(place_of), first, NOW, "ana", ("parquet",))
+    note_verified(backups_of(place_of), first, NOW, "ana", first.manifest.forms)
     given = place_of.model_dump(exclude={"now"})
     for days in (1, 2):
         last = create(Settings(**{**given, "now": NOW + timedelta(days=days)}), kept.servers)
     assert [b.id for b in backups(backups_of(place_of))[0]] == [first.id, last.id]
+
+
+def test_two_homes_in_one_place_keep_their_backups_apart(kept: Home, place_of: Settings, opened_at_once: None) -> None:
+    where, first = backups_of(place_of), create(place_of, kept.servers)
+    other = replace(first.manifest, id="20251014-160000-0001", at=NOW + timedelta(hours=1), home="another")
+    where.write(f"{other.id}/{MANIFEST}", other.data())
+    given = place_of.model_dump(exclude={"now"})
+    last = create(Settings(**{**given, "now": NOW + timedelta(days=1)}), kept.servers)
+    assert [b.id for b in backups(where)[0]] == [other.id, last.id]
+    env = kept.env | {"B3_BACKUPS_URL": where.url}
+    listed = json.loads(Home(kept.settings, kept.servers, env, kept.legacy).b3("backup", "list", "--json").stdout)
+    assert [item["home"] for item in listed["items"]] == ["another", last.manifest.home]
+
+
+def test_loads_go_on_while_the_archive_is_packed_and_its_notes_are_of_the_moment(
+    kept: Home, place_of: Settings, tmp_path: Path, opened_at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, content = archive_of(kept.folder), creating.archive_content
+    archive.append("meanwhile", b"{1}", name="a.json", at=NOW)
+    note_loaded(archive, "meanwhile", 1)
+
+    def loaded_meanwhile(folder: Path) -> list[Path]:
+        with QuestDB(kept.servers.questdb) as db, holding(db, kept.folder, TICKS, 0):
+            archive.append("meanwhile", b"{2}", name="a.json", at=NOW)
+            note_loaded(archive, "meanwhile", 2)
+        return content(folder)
+
+    monkeypatch.setattr(creating, "archive_content", loaded_meanwhile)
+    try:
+        made = create(place_of, kept.servers)
+    finally:
+        shutil.rmtree(archive.place("meanwhile"))
+    unpack(tmp_path / "backups" / made.id / "archive.tar.zst", tmp_path / "restored")
+    restored = archive_of(tmp_path / "restored")
+    assert (loaded_upto(restored, "meanwhile"), restored.last("meanwhile")) == (1, 2)
+    assert [restored.read(e) for e in restored.after("meanwhile", 0)] == [b"{1}", b"{2}"]
+
+
+def test_a_folder_that_was_packed_otherwise_than_the_manifest_says_is_not_proven(
+    kept: Home, place_of: Settings, opened_at_once: None
+) -> None:
+    where, made = backups_of(place_of), create(place_of, kept.servers)
+    assert made.manifest.packed.keys() == {name for name in made.manifest.files if name.endswith(".tar.zst")}
+    whole = made.manifest.packed["archive.tar.zst"]
+    packed = {**made.manifest.packed, "archive.tar.zst": Content(whole.files + 1, whole.bytes)}
+    del packed["quarantine.tar.zst"]
+    where.write(f"{made.id}/{MANIFEST}", replace(made.manifest, packed=packed).data())
+    problems = verify(place_of, made.id, ["parquet"]).problems
+    assert len(problems) == 2
+    assert f"archive.tar.zst has {whole.files} files" in problems[0]
+    assert "does not say what quarantine.tar.zst holds" in problems[1]
 
 
 def test_a_full_disk_stops_it_before_anything_is_written(kept: Home, place_of: Settings, tmp_path: Path) -> None:

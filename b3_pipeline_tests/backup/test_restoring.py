@@ -7,17 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from b3_pipeline.backup.backups import Backup, BackupDamaged
-from b3_pipeline.backup.restoring import FOLDER, REPLACED, STEPS, RestoreRefused, restore
-from b3_pipeline.backup.throwaway import questdb_in
+from b3_pipeline.backup.dumping import counts
+from b3_pipeline.backup.journal import FOLDER, HalfRestored, require_restored
+from b3_pipeline.backup.restoring import REPLACED, STEPS, RestoreFailed, RestoreRefused, restore
+from b3_pipeline.backup.throwaway import postgres_in, questdb_in
 from b3_pipeline.backup.verifying import verify
 from b3_pipeline.errors import UsageError
 from b3_pipeline.home import HomeBusy
 from b3_pipeline.loading.archived import archive_of
 from b3_pipeline.migration_log import steps
 from b3_pipeline.questdb.client import QuestDB
+from b3_pipeline.services import engines
 from b3_pipeline.sessions import ALWAYS
 from b3_pipeline.settings import Settings
 from b3_pipeline.tables import TABLES
@@ -151,6 +155,37 @@ def test_a_restore_killed_at_any_step_is_finished_by_running_it_again(
     table = TABLES["b3_adjustments"]
     with questdb_in(empty.home, empty.ports) as restored, QuestDB(kept.servers.questdb) as db:
         assert stored_checksum(restored, table, ALWAYS).text() == stored_checksum(db, table, ALWAYS).text()
+
+
+def test_a_cluster_that_somebody_filled_before_it_was_restored_is_moved_aside_with_force(
+    kept: Home, made: Backup, empty: Settings
+) -> None:
+    killed = run(env_of(empty), "backup", "restore", made.id, "--what", "postgres", die_at=STEPS[3])
+    assert killed.returncode == -9, killed.stderr
+    with pytest.raises(HalfRestored, match=f"{made.id}.*--what postgres"), engines(empty):
+        pass
+    with postgres_in(empty.home) as dsn, psycopg.connect(dsn, autocommit=True) as db:
+        db.execute("create table filled (note text)")
+    with pytest.raises(RestoreFailed, match=r"public\.filled.*--force"):
+        restore(empty, made.id, parts=["postgres"])
+    done = restore(empty, made.id, parts=["postgres"], force=True)
+    assert done.aside is not None
+    assert (done.aside / "postgres" / "data").is_dir()
+    with postgres_in(empty.home) as dsn:
+        assert counts(dsn) == made.manifest.postgres_tables
+    require_restored(empty.home)
+
+
+def test_with_force_an_interrupted_restore_begins_anew(kept: Home, made: Backup, empty: Settings) -> None:
+    parts = ["settings", "archive"]
+    killed = run(env_of(empty), "backup", "restore", made.id, "--what", ",".join(parts), die_at=STEPS[3])
+    assert killed.returncode == -9, killed.stderr
+    (empty.home / "settings.toml").write_text("alert_group_s = 9\n", "utf-8")  # what was restored is changed by now
+    done = restore(empty, made.id, parts=parts, force=True)
+    assert done.aside is not None
+    assert (done.aside / "settings.toml").read_text("utf-8") == "alert_group_s = 9\n"
+    assert "alert_group_s = 7" in (empty.home / "settings.toml").read_text("utf-8")
+    assert not (empty.home / FOLDER).exists()
 
 
 def test_wrong_wishes_are_named(kept: Home, made: Backup, empty: Settings) -> None:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from b3_pipeline import services
 from b3_pipeline.cutover import link
 from b3_pipeline.failpoints import VARIABLE
+from b3_pipeline.processes import ServerDied
+from b3_pipeline.services import Engines, known_engines
+from b3_pipeline.settings import Settings
 from b3_pipeline_tests.cli.commands import answer, b3
 from b3_pipeline_tests.cutover.conftest import Office, empty_office, office  # noqa: F401 (fixtures)
 from b3_pipeline_tests.cutover.test_advance import mismatch
 from b3_pipeline_tests.cutover.test_rollback import live
 from b3_pipeline_tests.test_docs import REPO, shown_commands
+
+AWAY = "http://127.0.0.1:1"
 
 
 def test_a_refused_step_exits_with_1_and_names_the_red_gates(office: Office) -> None:  # noqa: F811
@@ -50,6 +59,33 @@ def test_forward_and_back_with_one_command_each(office: Office) -> None:  # noqa
     assert "nothing to go back from" in b3("cutover", "rollback").stderr
     assert link.current(office.home) == office.legacy
     assert "The old stack" in b3("cutover", "status").stdout
+
+
+def test_readers_go_back_although_questdb_does_not_start(
+    office: Office,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    office.phase("active")
+    link.follow(office.settings, "active")
+    given: list[bool] = []
+
+    @contextmanager
+    def engines(settings: Settings, _report: object) -> Iterator[Engines]:
+        given.append(settings.questdb_url == office.settings.questdb_url)
+        if given[-1]:
+            raise ServerDied("QuestDB does not start.")
+        yield known_engines(settings)
+
+    away = replace(office.db.address, http_url=AWAY, pg_host="127.0.0.1", pg_port=1)
+    monkeypatch.setattr(services, "engines", engines)
+    monkeypatch.setattr(services, "known_engines", lambda _settings: Engines(away, office.dsn))
+    said = " ".join(b3("cutover", "rollback", code=1).stderr.split())
+    assert "Readers go back without it" in said
+    assert "Readers are back with the legacy side" in said
+    assert given == [True, False]
+    assert office.now() == "legacy"
+    assert link.current(office.home) == office.legacy
+    assert "QuestDB does not start" in b3("cutover", "status", code=1).stderr  # for it there is nothing to look at
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,10 @@ def desk(home: Path, db: QuestDB, shared: Path, tmp_path: Path) -> Desk:
     return desk
 
 
-def test_a_proof_that_holds_is_ok_and_has_the_numbers_of_every_table_and_feed(desk: Desk) -> None:
+def test_a_proof_that_holds_is_ok_and_has_the_numbers_of_every_table_and_feed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("B3_LEGACY_DIR", str(desk.folder))
     result = answer("validate", "--legacy", desk.folder)
     assert set(result) == {"ok", "tables", "payloads", "checks", "repaired", "errors"}
     assert (result["ok"], result["errors"], result["repaired"]) == (True, [], [])
@@ -45,6 +48,15 @@ def test_a_proof_that_holds_is_ok_and_has_the_numbers_of_every_table_and_feed(de
     }
     assert result["payloads"] == {"compared": 2, "different": 0}
     assert parity_report.latest(desk.home) == {"at": "2025-10-14T15:00:00+00:00", **result}
+
+
+def test_a_proof_that_forgives_or_is_of_another_folder_is_not_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "is not kept" in " ".join(b3("validate", "--legacy", desk.folder).stderr.split())
+    monkeypatch.setenv("B3_LEGACY_DIR", str(desk.folder))
+    assert answer("validate", "--tolerance", "1")["ok"]
+    assert parity_report.latest(desk.home) is None
+    assert "is not kept" not in b3("validate").stderr
+    assert parity_report.latest(desk.home) is not None
 
 
 def test_a_defect_exits_with_1_and_repair_mends_it(desk: Desk) -> None:

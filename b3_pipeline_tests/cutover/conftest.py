@@ -53,8 +53,8 @@ class Office:
 
     def desk(self, **more: object) -> Desk:
         """The home as the gates look at it."""
-        given = {"domain": "market", "patience_s": 0.0} | more
-        return Desk(self.settings, known_engines(self.settings), self.db, **given)  # pyright: ignore[reportArgumentType]
+        given = {"db": self.db, "domain": "market", "patience_s": 0.0, "sleep": lambda _seconds: None} | more
+        return Desk(self.settings, known_engines(self.settings), **given)  # pyright: ignore[reportArgumentType]
 
     def load(self, *payloads: Payload) -> list[LoadReport]:
         """Loads as a sensor does, with what follows loads."""
@@ -157,7 +157,7 @@ def office(empty_office: Office, monkeypatch: pytest.MonkeyPatch) -> Office:
     beat(office.home / "monitor")
     monkeypatch.setattr("b3_pipeline.residents.SILENT_S", 3_600)  # a test may be slow, and nobody beats in it
     verified = SimpleNamespace(id="20251014-060000", at=datetime(2025, 10, 14, 9, tzinfo=UTC))
-    monkeypatch.setattr("b3_pipeline.backup.backups.newest_verified", lambda _place: verified)
+    monkeypatch.setattr("b3_pipeline.backup.backups.newest_verified", lambda *_given: verified)
     return office
 
 

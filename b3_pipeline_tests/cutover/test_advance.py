@@ -23,9 +23,10 @@ from b3_pipeline.loading.archived import archive_of, note_loaded
 from b3_pipeline.parsing.kinds import CAPTURE, GAMMA
 from b3_pipeline.postgres import callers, mismatches
 from b3_pipeline.postgres.callers import Caller
-from b3_pipeline.postgres.flags import Flags, FlagsError, history
+from b3_pipeline.postgres.flags import AGE_S, Flags, FlagsError, history
 from b3_pipeline.quality import parity_report
 from b3_pipeline.residents import HEALTH_AGENT
+from b3_pipeline.shadow.writing import ShadowReport, refresh
 from b3_pipeline_tests.cutover.conftest import BEFORE, CAME, NOW, Office
 
 OLD_SHEET = Caller(NOW.date(), "10.0.0.5", "old-sheet/1", "/gamma", 3, NOW, NOW)
@@ -131,7 +132,7 @@ def test_each_red_gate_refuses_and_names_itself(office: Office, name: str) -> No
 
 def test_the_backup_must_be_there(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     office.phase("shadow")
-    monkeypatch.setattr("b3_pipeline.backup.backups.newest_verified", lambda _place: None)
+    monkeypatch.setattr("b3_pipeline.backup.backups.newest_verified", lambda *_given: None)
     assert red(advance(office.desk())) == ["backup"]
 
 
@@ -157,7 +158,7 @@ def test_a_home_in_which_nothing_was_loaded_goes_nowhere(empty_office: Office) -
 
 
 def test_a_gate_that_cannot_be_looked_at_is_red(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_place: object) -> None:
+    def broken(*_given: object) -> None:
         raise RuntimeError("the place is away")
 
     office.phase("shadow")
@@ -221,6 +222,82 @@ def test_a_shadow_that_differs_stops_the_step_before_readers_see_it(
     assert office.now() == "shadow"
     assert link.current(office.home) is None
     monkeypatch.undo()
+
+
+def test_shadow_files_are_written_when_every_process_knows_and_once_more_when_readers_are_there(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.phase("shadow")
+    did: list[object] = []
+
+    def refreshed(*given: Any) -> list[ShadowReport]:
+        did.append(f"refreshed, link {link.current(office.home) == office.home / 'shadow'}")
+        return refresh(*given)
+
+    monkeypatch.setattr(module, "refresh", refreshed)
+    assert advance(office.desk(sleep=did.append)).moved
+    assert did == [AGE_S, "refreshed, link False", "refreshed, link True"]
+
+
+def test_shadow_files_that_cannot_be_written_again_are_by_the_same_command(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.phase("shadow")
+
+    def refreshed(*given: Any) -> list[ShadowReport]:
+        there = link.current(office.home) is not None
+        return [ShadowReport("gamma.json", "failed", reason="no space")] if there else refresh(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "refresh", refreshed)
+        with pytest.raises(ShadowDiffers, match=r"gamma\.json: no space.* goes on"):
+            advance(office.desk())
+    done = advance(office.desk())
+    assert (done.phase, done.moved, journal.under_way(office.home, "market")) == ("active", True, None)
+
+
+def unlike(office: Office) -> None:
+    path = office.legacy / GAMMA.file
+    office.collect(GAMMA.name, path.read_bytes(), GAMMA.file, CAME)
+    path.write_bytes(path.read_bytes().replace(b"{", b'{"more": 1, ', 1))
+
+
+def without_capture(office: Office) -> None:
+    (office.legacy / CAPTURE.file).unlink()
+
+
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [
+        (lambda _office: None, "No open mismatches of payloads; 3 of 3 legacy routes"),
+        (unlike, "1 open mismatch of payloads; 3 of 3 legacy routes"),
+        (without_capture, "; 2 of 3 legacy routes"),
+    ],
+)
+def test_though_nobody_calls_both_sides_are_asked_for_each_legacy_route(
+    office: Office, monkeypatch: pytest.MonkeyPatch, breaks: Callable[[Office], object], said: str
+) -> None:
+    monkeypatch.setattr("b3_pipeline.api.switch.DIFFERENT_AFTER_S", 0.0)
+    breaks(office)
+    [gate] = evidence.look(office.desk(), phases.Step("shadow", "active", ("mismatches",)))
+    assert said in gate.evidence
+    assert gate.ok is said.startswith("No open")
+
+
+def test_without_a_legacy_side_nothing_was_compared(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("B3_LEGACY_DIR")
+    [gate] = evidence.look(office.desk(), phases.Step("shadow", "active", ("mismatches",)))
+    assert (gate.ok, "0 of 3 legacy routes" in gate.evidence) == (False, True)
+
+
+def test_a_torn_capture_of_the_session_is_named_and_the_gate_is_green(office: Office) -> None:
+    office.phase("shadow")
+    archive = archive_of(office.home)
+    entry = archive.append(CAPTURE.name, b'{"timestamp": "2025', name=CAPTURE.file, at=CAME)
+    assert entry is not None
+    [gate] = evidence.look(office.desk(), phases.Step("shadow", "active", ("comparisons",)))
+    assert gate.ok, gate.evidence
+    assert "Torn: ultimo_dado.json of 23:30:00 UTC." in gate.evidence
 
 
 def test_one_process_at_a_time_and_none_while_a_rollback_has_not_ended(office: Office) -> None:

@@ -22,11 +22,12 @@ TENOR = "/superficie_volatilidade/jan-30"
 MOMENT = Difference("/timestamp", "2025-10-13T09:00:32", "2025-10-13T09:00:00", "expected")
 
 
-def report(ok: bool = True, keys: int = 10, at: datetime | None = NOW) -> dict[str, Any]:
+def report(ok: bool = True, keys: int = 10, at: datetime | None = NOW, **wrong: int) -> dict[str, Any]:
+    numbers = {"source_keys": keys, "missing": 0, "extra": 0, "different": 0} | wrong
     return {
         "ok": ok,
         "at": at and at.isoformat(),
-        "tables": {"b3_dxy_ticks": {"legacy_csv": {"source_keys": keys}}},
+        "tables": {"b3_dxy_ticks": {"legacy_csv": numbers}},
         "payloads": {"compared": 2, "different": 0},
         "errors": [] if ok else ["b3_dxy_ticks, parity_legacy_csv: `b3 validate --repair`."],
     }
@@ -63,6 +64,9 @@ def test_a_domain_without_steps_is_said_to_have_none() -> None:
         (report(at=None), False, "Nothing was validated"),
         (report(ok=False), False, "parity_legacy_csv"),
         (report(keys=0), False, "nothing to compare"),
+        (report(missing=1), False, "1 keys are not what"),  # forgiven by a tolerance
+        (report(extra=2), False, "2 keys are not what"),
+        (report(different=3), False, "3 keys are not what"),
         (None, False, "Nothing was validated"),
     ],
 )
@@ -87,6 +91,8 @@ def test_parity_counts_for_an_hour_and_must_be_of_something(given: Any, ok: bool
         (None, set(), [comparison(MOMENT)], False, "No full session"),
         (SESSION, {"a"}, [comparison()], False, "none was compared"),  # of one moment: our own, come back
         (SESSION, {"a", "own"}, [comparison(MOMENT), comparison(sha256="own")], True, "1 captures compared"),
+        (SESSION, {"a"}, [comparison(Difference("/DI1/preco", "1", "2", "different"))], False, "/DI1/preco"),
+        (SESSION, {"a"}, [comparison(Difference("/DI1/preco", "1,0", "1", "expected"))], False, "none was compared"),
     ],
 )
 def test_comparisons_are_of_a_full_session_and_of_every_capture_in_it(
@@ -97,9 +103,18 @@ def test_comparisons_are_of_a_full_session_and_of_every_capture_in_it(
     assert said in verdict.found
 
 
-def test_a_mismatch_that_is_open_is_red() -> None:
-    assert gates.mismatches(0).ok
-    assert gates.mismatches(1) == (False, "1 open mismatch of payloads.")
+def test_a_torn_capture_is_named_and_not_waited_for() -> None:
+    verdict = gates.comparisons(SESSION, {"a"}, [comparison(MOMENT)], ["ultimo_dado.json of 12:00:00 UTC"])
+    assert verdict.ok
+    assert verdict.found.endswith("none differs. Torn: ultimo_dado.json of 12:00:00 UTC.")
+
+
+def test_a_mismatch_that_is_open_is_red_and_so_is_a_route_that_was_not_compared() -> None:
+    asked = "legacy routes were compared just now."
+    assert gates.mismatches(0, 3, 3) == (True, f"No open mismatches of payloads; 3 of 3 {asked}")
+    assert gates.mismatches(1, 3, 3) == (False, f"1 open mismatch of payloads; 3 of 3 {asked}")
+    assert gates.mismatches(0, 2, 3) == (False, f"No open mismatches of payloads; 2 of 3 {asked}")
+    assert not gates.mismatches(0, 0, 0).ok
 
 
 def test_a_table_that_is_late_is_red_and_so_is_nobody_who_collects() -> None:
@@ -125,7 +140,7 @@ def test_an_open_error_is_red_and_so_is_nobody_who_looks() -> None:
     assert "Nobody watches" in gates.alerts([], watched=False).found
 
 
-@pytest.mark.parametrize(("hours", "ok"), [(23, True), (24, True), (25, False)])
+@pytest.mark.parametrize(("hours", "ok"), [(23, True), (24, True), (25, False), (0, True), (-1, False)])
 def test_a_backup_counts_for_a_day(hours: int, ok: bool) -> None:
     assert gates.backup(("b", NOW - timedelta(hours=hours)), NOW).ok is ok
 

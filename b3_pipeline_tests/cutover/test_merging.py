@@ -131,6 +131,35 @@ def test_a_surfaces_line_is_found_by_its_tenor() -> None:
     assert (len(filled.added), len(filled.filled), filled.merged().count(b"12.5")) == (0, 3, 6)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_what_is_added_and_filled_in_is_in_the_files_encoding(encoding: str) -> None:
+    line = "03-10-2025,-0.49,,,São,falha,,\n".encode(encoding)
+    plain = b"02-10-2025,,-0.5,,x,,sucesso,\n"
+    given = [
+        tick("dxy_08h50", datetime(2025, 10, 2, 8, 50), -0.25, provider="x") | {"status": "atenção"},
+        tick("dxy_08h50", datetime(2025, 10, 6, 8, 50), -0.5, provider="Bolsa é"),
+    ]
+    found = lack(DXY, HEADER + plain + line, *given)
+    filled = "02-10-2025,-0.25,-0.5,,x,atenção,sucesso,\n"
+    assert found.merged() == (
+        HEADER + filled.encode(encoding) + line + "06-10-2025,-0.5,,,Bolsa é,sucesso,,\n".encode(encoding)
+    )
+    again = lack(DXY, found.merged(), *given)
+    assert (again.added, again.filled, again.stands) == ({}, {}, 0)
+
+
+def test_what_the_files_encoding_cannot_hold_is_beyond() -> None:
+    before = HEADER + "03-10-2025,-0.49,,,café,sucesso,,\n".encode("latin-1")
+    given = [
+        tick("dxy_08h55", datetime(2025, 10, 3, 8, 55), 0.25, provider="café") | {"status": "≈"},
+        tick("dxy_08h50", datetime(2025, 10, 6, 8, 50), 0.25, provider="日本"),
+        tick("dxy_09h00", datetime(2025, 10, 6, 9), 0.25, provider="Ã£"),  # which is ã, read as UTF-8
+    ]
+    found = lack(DXY, before, *given)
+    assert (found.merged(), found.beyond, found.rows.num_rows) == (before, 3, 0)
+    assert lack(DXY, HEADER, *given[1:2]).merged().endswith("06-10-2025,0.25,,,日本,sucesso,,\n".encode())
+
+
 def test_a_file_of_something_else_is_refused() -> None:
     with pytest.raises(FileRejected):
         merging.read(DXY, b"a,b\n1,2\n")

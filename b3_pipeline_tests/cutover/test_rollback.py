@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from b3_pipeline import migration_log
 from b3_pipeline.cutover import journal, link, replaying
 from b3_pipeline.cutover.advance import advance
-from b3_pipeline.cutover.replaying import CollectorsWrite, LegacyFileUnreadable, stand_in
-from b3_pipeline.cutover.rollback import CollectorsRun, ReplayDiffers, RolledBack, rollback
+from b3_pipeline.cutover.replaying import CollectorsWrite, stand_in
+from b3_pipeline.cutover.rollback import CollectorsRun, FilesWait, ReplayDiffers, RolledBack, rollback
 from b3_pipeline.errors import B3Error
 from b3_pipeline.loading.payloads import survey
 from b3_pipeline.parsing.capture import capture_moment
 from b3_pipeline.places import backups_of
+from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sample_payloads import gamma_levels, session_samples, settlement_report
 from b3_pipeline.sessions import to_utc
+from b3_pipeline.shadow.writing import past_name
 from b3_pipeline_tests.cutover.conftest import Office, sha256
 
 SESSION = date(2025, 10, 13)
@@ -143,40 +149,189 @@ def test_readers_are_back_at_once_and_nothing_is_written_while_collectors_may_ru
     assert done.proven
 
 
-def test_files_that_have_not_changed_for_long_have_no_collector(office: Office) -> None:
-    import os
-
-    office.phase("active")
+def long_quiet(office: Office) -> None:
     for path in office.legacy.rglob("*"):
         os.utime(path, (time.time() - 3600, time.time() - 3600))
-    done = rollback(office.desk())
-    assert done.log is not None
-    assert "no file has changed for 60 minutes" in done.log.read_text("utf-8")
 
 
-def test_a_file_that_a_collector_changes_meanwhile_is_not_overwritten(office: Office) -> None:
+def test_files_that_have_not_changed_for_long_may_have_a_collector_still(office: Office) -> None:
+    office.phase("active")
     live(office)
-    part = next(part for part in replaying.plan(office.db, office.legacy) if part.file == ADJUSTMENTS)
+    long_quiet(office)
+    with changes_only(office), pytest.raises(CollectorsRun, match="--collectors-stopped"):
+        rollback(office.desk())
+    done = back(office)
+    assert done.log is not None
+    assert "the operator says so, and no file has changed for 60 minutes" in done.log.read_text("utf-8")
+
+
+def test_where_nothing_is_to_be_written_nobody_has_to_stop(office: Office) -> None:
+    office.phase("active")
+    with changes_only(office):
+        done = rollback(office.desk())
+    assert (office.now(), done.log is not None) == ("legacy", True)
+    assert done.proven
+
+
+def test_who_says_that_collectors_are_stopped_is_not_believed_when_a_file_changes(office: Office) -> None:
+    office.phase("active")
+    live(office)
+    with pytest.raises(CollectorsRun, match=r"gamma\.json changed"):
+        back(office, announce=lambda _plan: (office.legacy / "gamma.json").touch())
+    assert office.now() == "legacy"
+    assert back(office).proven
+
+
+def test_a_file_that_a_collector_changes_meanwhile_is_not_overwritten(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the moment at which its draft is on the disk; and then nobody takes them for stopped any more."""
+    office.phase("active")
+    live(office)
     path = office.legacy / ADJUSTMENTS
-    path.write_bytes(path.read_bytes() + b"\n")
-    with pytest.raises(CollectorsWrite, match="Stop them"):
-        replaying.write(office.legacy, part, lambda _name: None)
+
+    def chown(draft: Path, *_: int) -> None:
+        if ADJUSTMENTS in draft.name:
+            path.write_bytes(path.read_bytes() + b"\n")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replaying.os, "chown", chown)
+        with pytest.raises(CollectorsWrite, match="Stop them"):
+            back(office)
     assert path.read_bytes().endswith(b"\n\n")
+    assert list(office.legacy.glob(".*")) == []
+    with pytest.raises(CollectorsRun, match="--collectors-stopped"):
+        rollback(office.desk())
+    assert back(office).proven
 
 
-def test_an_unreadable_file_stops_it_before_anything_is_done(office: Office) -> None:
-    office.phase("active")
+def unreadable(office: Office, _patch: pytest.MonkeyPatch) -> dict[str, Any]:
     (office.legacy / DXY).write_text("<html>")
-    with pytest.raises(LegacyFileUnreadable, match=DXY):
-        back(office)
-    assert office.now() == "active"
+    return {}
 
 
-def test_without_a_legacy_folder_there_is_no_way_back(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def folder_away(office: Office, _patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    office.legacy.rename(office.legacy.with_name("away"))
+    return {}
+
+
+def questdb_away(office: Office, _patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    nobody = replace(office.db.address, http_url="http://127.0.0.1:1", pg_host="127.0.0.1", pg_port=1)
+    return {"db": QuestDB(nobody)}
+
+
+def a_defect(_office: Office, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    def broken(*_: object) -> None:
+        raise UnicodeError("a defect")
+
+    patch.setattr(replaying, "plan", broken)
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [(unreadable, DXY), (folder_away, "is not there"), (questdb_away, "QuestDB"), (a_defect, "report it")],
+)
+def test_readers_are_back_even_where_nobody_can_say_what_the_files_lack(
+    office: Office, monkeypatch: pytest.MonkeyPatch, breaks: Callable[..., dict[str, Any]], said: str
+) -> None:
     office.phase("active")
+    link.follow(office.settings, "active")
+    live(office)
+    dxy = (office.legacy / DXY).read_bytes()
+    with monkeypatch.context() as patch:
+        more = breaks(office, patch)
+        with pytest.raises(FilesWait, match="Readers are back") as raised:
+            rollback(office.desk(**more), collectors_stopped=True)
+    assert said in str(raised.value)
+    assert "`b3 cutover rollback --collectors-stopped` does the rest" in str(raised.value)
+    assert office.now() == "legacy"
+    assert link.current(office.home) == office.legacy
+    if not office.legacy.exists():
+        office.legacy.with_name("away").rename(office.legacy)
+    (office.legacy / DXY).write_bytes(dxy)
+    done = back(office)
+    assert (done.was, done.log is not None, bool(done.proven)) == ("active", True, True)
+
+
+@pytest.mark.parametrize("breaks", [unreadable, folder_away])
+def test_a_dry_run_that_finds_out_nothing_changes_nothing(
+    office: Office, monkeypatch: pytest.MonkeyPatch, breaks: Callable[..., dict[str, Any]]
+) -> None:
+    office.phase("active")
+    breaks(office, monkeypatch)
+    with pytest.raises(B3Error):
+        rollback(office.desk(), dry_run=True)
+    assert office.now() == "active"
+    assert journal.under_way(office.home, "market") is None
+
+
+def test_without_a_legacy_folder_the_phase_goes_back_and_it_is_said_that_files_stay(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.phase("active")
+    link.follow(office.settings, "active")
     monkeypatch.delenv("B3_LEGACY_DIR")
-    with pytest.raises(B3Error, match="Set B3_LEGACY_DIR"):
+    with pytest.raises(FilesWait, match="the link leads where it did") as raised:
         back(office)
+    assert "Set B3_LEGACY_DIR" in str(raised.value)
+    assert office.now() == "legacy"
+    monkeypatch.setenv("B3_LEGACY_DIR", str(office.legacy))
+    assert back(office).proven
+    assert link.current(office.home) == office.legacy
+
+
+def test_how_long_readers_waited_is_of_the_first_call_from_its_beginning(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.phase("active")
+    live(office)
+    seconds = iter(range(0, 1000, 7))
+    clock = SimpleNamespace(monotonic=lambda: float(next(seconds)), time=time.time)
+    monkeypatch.setattr("b3_pipeline.cutover.rollback.time", clock)
+    with pytest.raises(CollectorsRun):
+        rollback(office.desk())
+    task = journal.under_way(office.home, "market")
+    assert task is not None
+    first = task.notes["readers_s"]
+    assert first == 7
+    assert back(office).readers_s == first
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"timestamp": "2025-10-'])
+def test_a_damaged_older_capture_is_put_right_by_what_is_stored(office: Office, damaged: bytes) -> None:
+    office.phase("active")
+    path = older(office)
+    good = path.read_bytes()
+    path.write_bytes(damaged)
+    done = back(office)
+    assert path.read_bytes() == good
+    assert done.proven
+
+
+def test_an_older_captures_name_that_another_one_has_is_left_to_it(office: Office) -> None:
+    office.phase("active")
+    path = older(office)
+    good = path.read_bytes()
+    another = good.replace(b"09:00:32", b"09:00:31")
+    assert another != good
+    path.write_bytes(another)
+    back(office)
+    assert path.read_bytes() == another
+    assert path.with_stem(f"{path.stem}_2").read_bytes() == good
+
+
+def older(office: Office) -> Path:
+    """An older capture that is stored, and lies among the older ones under its own name."""
+    current = office.legacy / "ultimo_dado.json"
+    data = current.read_bytes().replace(b"2025-10-13T09:00:32", b"2025-10-10T09:00:32")
+    moment = capture_moment(data)
+    assert moment is not None
+    path = office.legacy / past_name(moment)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    office.load_folder()
+    return path
 
 
 def test_a_folder_that_has_lost_its_files_gets_them_back_from_the_tables(office: Office) -> None:

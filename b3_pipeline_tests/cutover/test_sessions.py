@@ -168,7 +168,7 @@ def test_a_week_through_all_phases_and_back_and_forward_again(
     office: Office, port_base: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("B3_NOW")
-    newest = lambda _place: SimpleNamespace(id="nightly", at=office.settings.clock())  # noqa: E731
+    newest = lambda *_given: SimpleNamespace(id="nightly", at=office.settings.clock())  # noqa: E731
     monkeypatch.setattr("b3_pipeline.backup.backups.newest_verified", newest)
     set_clock(office.home, Pace(local(13, 22), datetime.now(UTC), speed=1e-6))
     with served(port_base, office.home) as readers:

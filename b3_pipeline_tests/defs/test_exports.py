@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -52,6 +53,25 @@ def test_an_export_says_what_it_wrote_and_that_it_can_be_read_back(captures: Que
         assert found["sha256"] == ({m.partition: m.sha256 for m in there} if exported else {})
         [check] = result.get_asset_check_evaluations()
         assert (check.passed, check.metadata["looked_at"].value) == (True, exported)
+
+
+def test_the_check_reads_what_was_written_once_however_many_partitions_there_are(
+    captures: QuestDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times, read = Counter[str](), Place.read
+
+    def counted(self: Place, name: str) -> bytes:
+        times[name] += name.endswith(".json")
+        return read(self, name)
+
+    monkeypatch.setattr(Place, "read", counted)
+    assert run("exports").success
+    few = max(times.values())
+    for days in range(202, 208):
+        store(captures, CAPTURES, made(CAPTURES, TODAY - days * DAY, 5))
+    times.clear()
+    assert run("exports").success
+    assert (len(times), max(times.values())) == (8, few)
 
 
 def test_an_export_that_cannot_be_read_back_makes_its_check_red(

@@ -22,14 +22,18 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield ephemeral
 
 
-def proved(desk: Desk, instance: dg.DagsterInstance) -> tuple[bool, dict[str, Any]]:  # noqa: F811
-    """Whether the job succeeded, and the report that is kept then."""
-    done = parity.execute_in_process(
+def run(desk: Desk, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:  # noqa: F811
+    return parity.execute_in_process(
         run_config={"ops": {"prove_parity": {"config": {"legacy_dir": str(desk.folder)}}}},
         instance=instance,
         resources={"store": Store()},
         raise_on_error=False,
     )
+
+
+def proved(desk: Desk, instance: dg.DagsterInstance) -> tuple[bool, dict[str, Any]]:  # noqa: F811
+    """Whether the job succeeded, and the report that is kept then."""
+    done = run(desk, instance)
     report = parity_report.latest(desk.home)
     assert report is not None
     return done.success, report
@@ -39,7 +43,9 @@ def test_the_report_of_a_run_is_kept_with_the_way_down_to_the_key(
     desk: Desk,  # noqa: F811
     db: QuestDB,
     instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("B3_LEGACY_DIR", str(desk.folder))
     succeeded, report = proved(desk, instance)
     assert (succeeded, report["ok"], report["at"]) == (True, True, "2025-10-14T15:00:00+00:00")
     desk.sql("update b3_adjustments set price_settlement = 99999 where ts in '2025-01-08'", "b3_adjustments")
@@ -52,3 +58,9 @@ def test_the_report_of_a_run_is_kept_with_the_way_down_to_the_key(
     assert (row["problem"], row["column"], row["stored_value"]) == ("different", "price_settlement", 99999.0)
     assert row["source_value"] != 99999
     assert {row["instrument"] for row in partition["rows"]} == {"DI1", "DDI", "DOL"}
+
+
+def test_a_report_of_another_folder_than_the_homes_is_not_kept(desk: Desk, instance: dg.DagsterInstance) -> None:  # noqa: F811
+    done = run(desk, instance)
+    assert done.success
+    assert parity_report.latest(desk.home) is None

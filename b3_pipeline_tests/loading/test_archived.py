@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from b3_pipeline.loading.archived import archive_of, found
+from b3_pipeline.loading.archived import Drained, archive_of, drain, found, loaded_upto
 from b3_pipeline.loading.folder import load_all
 from b3_pipeline.loading.load import Loader
 from b3_pipeline.loading.payloads import payload
+from b3_pipeline.loading.taken import Taken, TakenUnreadable
 from b3_pipeline.parsing.kinds import LEGACY_KINDS
 from b3_pipeline.questdb.client import QuestDB
+from b3_pipeline.sessions import Window
 from b3_pipeline.sources.archive import Archive
-from b3_pipeline.tables import TABLES
+from b3_pipeline.tables import TABLES, Table
 
 [DXY] = [kind for kind in LEGACY_KINDS if kind.file == "dxy_coleta.csv"]
 TICKS = TABLES["b3_dxy_ticks"]
@@ -94,3 +98,42 @@ def test_a_range_is_found_without_reading_the_years_before_it(
     assert file.payload is not None
     assert file.payload.size == len(state(0.9))
     assert min(read) == 20
+
+
+def test_an_entry_whose_expired_records_cannot_be_judged_stays_next_and_its_new_ones_are_written(
+    loader: Loader, archive: Archive
+) -> None:
+    give(
+        archive,
+        (THIRD, state(0.1, "15-10-2025,0.4,0.5,0.6,Yahoo Finance,sucesso,sucesso,sucesso\n")),
+        (THIRD, state(0.2)),
+    )
+    expired = Window(datetime(2025, 10, 13), datetime(2025, 10, 14))
+    readable = False
+
+    def exported(table: Table, _day: datetime) -> pa.Table:
+        if not readable:
+            raise TakenUnreadable("There is no export of it.")
+        return table.arrow_schema().empty_table()
+
+    taken = Taken(lambda _table: (expired,), exported, lambda _table, _load_id: 0)
+    later = replace(loader, clock=lambda: THIRD + timedelta(days=9_000), taken=taken)
+
+    def turn() -> Drained:
+        return drain(later, archive, DXY.name, 0, lambda: False)
+
+    for _again in range(2):
+        done = turn()
+        assert (done.seq, loaded_upto(archive, DXY.name)) == (0, 0)
+        assert "There is no export of it." in str(done.problem)
+        loader.db.wait_applied(TICKS.name)
+        assert loader.db.scalar("select count() from b3_dxy_ticks") == 3
+    readable = True
+    done = turn()
+    assert (done.problem, done.seq, loaded_upto(archive, DXY.name)) == (None, 2, 2)
+
+
+def test_what_a_window_leaves_open_stops_no_drain(loader: Loader, archive: Archive) -> None:
+    give(archive, (THIRD, state(0.1)))
+    done = drain(replace(loader, window=Window(datetime(2025, 10, 15))), archive, DXY.name, 0, lambda: False)
+    assert (done.problem, done.seq, [report.outcome for report in done.reports]) == (None, 1, ["partial"])

@@ -27,6 +27,16 @@ def test_what_is_kept_last_is_the_last(tmp_path: Path) -> None:
     assert [path.name for path in parity_report.path_of(tmp_path).parent.iterdir()] == ["last.json"]
 
 
+def test_a_report_of_another_folder_or_that_forgives_is_none_of_the_homes(tmp_path: Path) -> None:
+    own = tmp_path / "legacy"
+    assert parity_report.stands(own, own)
+    assert parity_report.stands(tmp_path / "x" / ".." / "legacy", own)
+    assert parity_report.stands(None, None)
+    assert not parity_report.stands(own, own, tolerance=1)
+    assert not parity_report.stands(tmp_path, own)
+    assert not parity_report.stands(own, None)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"at": 3}', '{"at": "yesterday"}', "\xff"])
 def test_a_damaged_report_is_none(tmp_path: Path, text: str) -> None:
     parity_report.keep(tmp_path, {"ok": True}, AT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -20,6 +21,7 @@ from b3_pipeline.sessions import Window
 from b3_pipeline.tables import TABLES, Table
 from b3_pipeline.warehouse import exports
 from b3_pipeline.warehouse.exports import (
+    ExportError,
     Manifest,
     checksum,
     export_partition,
@@ -27,6 +29,7 @@ from b3_pipeline.warehouse.exports import (
     partitions,
     read,
     rows_of,
+    sound_and_damaged,
     verify,
 )
 from b3_pipeline_tests.conftest import REPO
@@ -165,7 +168,8 @@ def test_a_flipped_byte_anywhere_in_a_manifest_is_found(db: QuestDB, here: Place
         here.write(name, text[:at] + bytes([text[at] ^ 2]) + text[at + 1 :])
         assert manifests(here, CAPTURES) in ({}, {manifest.partition: manifest})  # white space may change
     here.write(name, b"{}")
-    assert (manifests(here, CAPTURES), exports.damaged(here, CAPTURES)) == ({}, [manifest.partition])
+    assert sound_and_damaged(here, CAPTURES) == ({}, [manifest.partition])
+    assert manifests(here, CAPTURES) == {}
     assert export(db, CAPTURES, here) == [manifest]
     assert manifests(here, CAPTURES) == {manifest.partition: manifest}
 
@@ -178,6 +182,112 @@ def test_what_has_no_manifest_is_not_exported_and_is_cleared_by_the_next_export(
     assert manifests(here, CAPTURES) == {}
     [manifest] = export(db, CAPTURES, here)
     assert here.names() == sorted([manifest.files[0].name, exports.manifest_name(CAPTURES, manifest.partition)])
+
+
+def drop_september(db: QuestDB, table: Table) -> None:
+    db.execute(f"ALTER TABLE {table.name} DROP PARTITION LIST '2025-09'")
+    db.wait_applied(table.name)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_export_of_rows_that_are_gone_stays_as_it_was(again: bool, db: QuestDB, here: Place) -> None:
+    store(db, TICKS, made(TICKS, SEPTEMBER, 900))
+    store(db, TICKS, made(TICKS, SEPTEMBER + timedelta(days=40), 1))
+    listed = partitions(db, TICKS)[0]
+    [manifest] = export(db, TICKS, here)
+    before = here.names()
+    drop_september(db, TICKS)
+    with pytest.raises(ExportError, match="has no rows any more"):
+        export_partition(db, TICKS, listed, here, AT, again=again)
+    assert (manifests(here, TICKS), here.names()) == ({"2025-09": manifest}, before)
+    assert verify(here, manifest) == []
+    assert "no export is of none" in verify(here, replace(manifest, rows=0, files=()))[0]
+
+
+def test_fewer_rows_than_before_are_exported_as_they_are(db: QuestDB, here: Place) -> None:
+    store(db, TICKS, made(TICKS, SEPTEMBER, 900))
+    store(db, TICKS, made(TICKS, SEPTEMBER + timedelta(days=40), 1))
+    export(db, TICKS, here)
+    drop_september(db, TICKS)
+    store(db, TICKS, made(TICKS, SEPTEMBER, 300))
+    [manifest] = export(db, TICKS, here)
+    assert (manifest.rows, verify(here, manifest, db)) == (300, [])
+
+
+@pytest.fixture
+def read_back(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tables of which an export has read all rows of a partition to compare them."""
+    compared, real = list[str](), exports.stored_checksum
+
+    def summed(db: QuestDB, table: Table, *more: Any) -> Any:
+        compared.append(table.name)
+        return real(db, table, *more)
+
+    monkeypatch.setattr(exports, "stored_checksum", summed)
+    return compared
+
+
+def test_rows_are_read_again_only_where_the_server_says_that_they_may_have_changed(
+    db: QuestDB, here: Place, read_back: list[str]
+) -> None:
+    rows = made(TICKS, SEPTEMBER, 900)
+    store(db, TICKS, rows)
+    store(db, TICKS, made(TICKS, SEPTEMBER + timedelta(days=40), 1))
+    [first] = export(db, TICKS, here)
+    assert (export(db, TICKS, here), read_back) == ([first], [])
+    assert (export(db, TICKS, here, thorough=True), read_back) == ([first], [TICKS.name])
+    later = pa.array([datetime(2025, 10, 14)] * 900, pa.timestamp("us"))
+    store(db, TICKS, rows.set_column(rows.column_names.index("ingested_at"), "ingested_at", later))
+    for _time in range(2):  # of the same content it is the same export, and its new state is noted
+        assert (export(db, TICKS, here), len(read_back)) == ([first], 2)
+    one = rows.slice(17, 1)
+    late = pa.array([datetime(2025, 10, 13)], pa.timestamp("us"))  # older than the newest: a clock that was put back
+    one = one.set_column(one.column_names.index("value"), "value", pa.array([7.0]))
+    store(db, TICKS, one.set_column(one.column_names.index("ingested_at"), "ingested_at", late))
+    [other] = export(db, TICKS, here)
+    assert (other.checksum != first.checksum, verify(here, other, db)) == (True, [])
+
+
+def test_what_does_not_say_when_it_was_written_is_compared_each_time(
+    db: QuestDB, here: Place, read_back: list[str]
+) -> None:
+    channels = TABLES["telegram_channels"]
+    store(db, channels, made(channels, SEPTEMBER, 3))
+    store(db, channels, made(channels, SEPTEMBER + timedelta(days=1), 1))
+    [first] = export(db, channels, here)
+    assert export(db, channels, here) == [first]
+    assert (first.state, read_back) == (None, [channels.name])
+    store(db, channels, made(channels, SEPTEMBER, 3, salt=1))
+    [other] = export(db, channels, here)
+    assert other.checksum != first.checksum
+
+
+def test_a_change_by_hand_is_found_by_a_full_comparison(db: QuestDB, here: Place) -> None:
+    store(db, TICKS, made(TICKS, SEPTEMBER, 50))
+    store(db, TICKS, made(TICKS, SEPTEMBER + timedelta(days=40), 1))
+    [first] = export(db, TICKS, here)
+    db.execute("UPDATE b3_dxy_ticks SET value = 9.5 WHERE ts < '2025-09-03T13'")
+    db.wait_applied(TICKS.name)
+    assert "has changed since" in verify(here, first, db)[0]
+    assert export(db, TICKS, here, thorough=True) != [first]
+
+
+def test_a_manifest_of_an_older_release_is_read_and_gets_its_state(
+    db: QuestDB, here: Place, read_back: list[str]
+) -> None:
+    store(db, TICKS, made(TICKS, SEPTEMBER, 50))
+    store(db, TICKS, made(TICKS, SEPTEMBER + timedelta(days=40), 1))
+    [manifest] = export(db, TICKS, here)
+    name = exports.manifest_name(TICKS, manifest.partition)
+    document = json.loads(here.read(name))
+    older = {key: value for key, value in document.items() if key not in ("state", "sha256")}
+    digest = hashlib.sha256(json.dumps(older, sort_keys=True).encode()).hexdigest()
+    here.write(name, json.dumps(older | {"sha256": digest}).encode())
+    assert manifests(here, TICKS)["2025-09"].state is None
+    for _time in range(2):
+        assert (export(db, TICKS, here), read_back) == ([manifest], [TICKS.name])
+    assert manifest.state is not None
+    assert manifests(here, TICKS)["2025-09"].state == manifest.state
 
 
 def test_a_column_that_came_later_is_null_in_what_was_exported_before(db: QuestDB, here: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -23,10 +24,10 @@ from b3_pipeline.places import place
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sessions import Window
 from b3_pipeline.tables import TABLES
-from b3_pipeline.warehouse import loading
+from b3_pipeline.warehouse import copying, loading
 from b3_pipeline.warehouse.checksums import checksum
 from b3_pipeline.warehouse.copying import copied, rows_of
-from b3_pipeline.warehouse.exports import manifests, partitions, read
+from b3_pipeline.warehouse.exports import manifest_name, manifests, partitions, read
 from b3_pipeline.warehouse.loading import (
     STEPS,
     Loading,
@@ -320,6 +321,92 @@ def test_feeds_and_tickers_are_described_as_they_come_and_anew_by_each_upgrade(
     upgrade(dsn)
     assert sorted(asked(dsn, query)) == described
     assert asked(dsn, "select front, index_front from warehouse.days where day = '2025-10-13'") == [("X25", "Z25")]
+
+
+def test_an_export_without_rows_takes_none_out_of_the_warehouse(db: QuestDB, dsn: str, tmp_path: Path) -> None:
+    put(db, SIGNALS, signal(MONDAY - timedelta(days=1)), signal(MONDAY))
+    exports = exported(db, tmp_path / "exports", SIGNALS)
+    load(dsn, db, exports, tmp_path, SIGNALS)
+    manifest = manifests(exports, SIGNALS)["2025-10-12"]
+    none = dataclasses.replace(manifest, rows=0, files=(), checksum=checksum(SIGNALS, []))
+    exports.write(manifest_name(SIGNALS, "2025-10-12"), none.text().encode())
+    first, _open = load(dsn, db, exports, tmp_path, SIGNALS)
+    assert (first.action, "has no rows" in first.reason) == ("damaged", True)
+    assert asked(dsn, "select count(*) from warehouse.tp_capital_signals") == [(2,)]
+
+
+def test_what_another_load_has_just_loaded_is_not_loaded_over(
+    db: QuestDB, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(db, SIGNALS, signal(MONDAY - timedelta(days=1)), signal(MONDAY))
+    exports = exported(db, tmp_path / "exports", SIGNALS)
+    upgrade(dsn)
+    real, written = loading.verify, list[Any]()
+
+    def overtaken(*about: Any) -> list[str]:
+        monkeypatch.setattr(loading, "verify", real)
+        load(dsn, db, exports, tmp_path, SIGNALS)
+        written.extend(asked(dsn, "select xmin, * from warehouse.tp_capital_signals order by ts"))
+        return real(*about)
+
+    monkeypatch.setattr(loading, "verify", overtaken)
+    first, last = Loading(dsn, db, exports, tmp_path / "spool", lambda: NOW, [SIGNALS]).run()
+    assert (first.action, first.reason) == ("unchanged", "Another load has just loaded it.")
+    assert (last.partition, last.action) == ("2025-10-13", "unchanged")
+    assert asked(dsn, "select xmin, * from warehouse.tp_capital_signals order by ts") == written
+
+
+@pytest.mark.parametrize("when", ["before its files are proven", "while they are read"])
+def test_an_export_that_another_has_taken_the_place_of_is_no_damaged_one(
+    when: str, db: QuestDB, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(db, SIGNALS, signal(MONDAY - timedelta(days=1)), signal(MONDAY))
+    exports = exported(db, tmp_path / "exports", SIGNALS)
+    upgrade(dsn)
+    at, patched = ("verify", loading.verify) if "proven" in when else ("read", loading.read)
+
+    def overtaken(*about: Any) -> Any:
+        monkeypatch.setattr(loading, at, patched)
+        put(db, SIGNALS, signal(MONDAY - timedelta(days=1, hours=1), "VALEW591"))
+        exported(db, tmp_path / "exports", SIGNALS)
+        return patched(*about)
+
+    monkeypatch.setattr(loading, at, overtaken)
+    first, _open = Loading(dsn, db, exports, tmp_path / "spool", lambda: NOW, [SIGNALS]).run()
+    assert (first.action, first.rows) == ("loaded", 2)
+    assert asked(dsn, "select count(*) from warehouse.tp_capital_signals") == [(3,)]
+
+
+def test_a_load_reads_each_manifest_once(
+    db: QuestDB, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(db, SIGNALS, *(signal(MONDAY - timedelta(days=back)) for back in range(4)))
+    exports = exported(db, tmp_path / "exports", SIGNALS)
+    load(dsn, db, exports, tmp_path, SIGNALS)
+    read_names, real = list[str](), exports.read
+
+    def watched(name: str) -> bytes:
+        read_names.append(name)
+        return real(name)
+
+    monkeypatch.setattr(exports, "read", watched)
+    assert set(actions(load(dsn, db, exports, tmp_path, SIGNALS)).values()) == {"unchanged"}
+    assert read_names == [manifest_name(SIGNALS, name) for name in ("2025-10-10", "2025-10-11", "2025-10-12")]
+
+
+def test_a_row_of_some_megabytes_comes_back_and_one_that_is_too_long_is_told(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade(dsn)
+    rows = arrow(SIGNALS, [signal(MONDAY, raw_message="ação\n" * 600_000), signal(MONDAY + timedelta(seconds=1))])
+    window = Window(datetime(2025, 10, 13), datetime(2025, 10, 14))
+    with warehouse(dsn) as connection:
+        replace(connection, SIGNALS, window, 2, [rows])
+        back = pa.concat_tables(rows_of(connection, SIGNALS, window))
+        assert sorted(map(repr, back.to_pylist())) == sorted(map(repr, rows.to_pylist()))
+        monkeypatch.setattr(copying, "_LONG_BLOCK", 1 << 20)
+        with pytest.raises(WarehouseError, match="tp_capital_signals cannot be read"):
+            list(rows_of(connection, SIGNALS, window))
 
 
 # Crashes

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 
 from b3_pipeline import migration_log
 from b3_pipeline.errors import UsageError
@@ -17,7 +18,8 @@ from b3_pipeline.quality.stored import count, during, partition_window
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sessions import ALWAYS, Window
 from b3_pipeline.tables import TABLES, Table
-from b3_pipeline.warehouse.exports import ExportError, manifests
+from b3_pipeline.warehouse import retention as retention_module
+from b3_pipeline.warehouse.exports import ExportError, changed, manifests, read
 from b3_pipeline.warehouse.retention import Retention, expired, is_due, limited
 from b3_pipeline.warehouse.retention_log import RetentionError, RetentionLog, Rule, known, open_retention_log
 from b3_pipeline_tests.warehouse.made_rows import made, store
@@ -290,6 +292,86 @@ def test_what_was_taken_away_is_known_on_disk_while_postgresql_is_away(
     (home / "retention.json").write_text("{")
     assert expired(None, home) == {}
     assert expired(postgres, home) == taken
+
+
+def test_an_export_that_comes_to_what_was_just_taken_away_leaves_the_only_copy(db: QuestDB, make: Made) -> None:
+    days_of(db, SIGNALS, 33)
+    retention = make()
+    list(retention.exporting.run([SIGNALS]))
+    exported, names_before = manifests(retention.place, SIGNALS), retention.place.names()
+    old = Window(end=datetime(2025, 9, 14))
+    racing = replace(retention.exporting, announce=lambda _what: list(retention.run()))
+    assert [(i.name, i.action, i.why) for i in racing.run([SIGNALS], old, again=True)] == [
+        ("2025-09-12", "unchanged", "a retention has taken it away just now"),
+        ("2025-09-13", "unchanged", "a retention has taken it away just now"),
+    ]
+    assert (manifests(retention.place, SIGNALS), retention.place.names()) == (exported, names_before)
+    assert [i.action for i in retention.restore(SIGNALS, "2025-09-13", "a question")] == ["restored"]
+
+
+def test_an_export_leaves_rows_that_came_after_their_partition_was_taken_away(db: QuestDB, make: Made) -> None:
+    days_of(db, SIGNALS, 32)
+    retention = make()
+    list(retention.exporting.run([SIGNALS]))
+    exported = manifests(retention.place, SIGNALS)
+
+    def taken_and_back(_what: str) -> None:
+        list(retention.run())
+        store(db, SIGNALS, made(SIGNALS, datetime(2025, 9, 13, 12), 1, salt=1))
+
+    racing = replace(retention.exporting, announce=taken_and_back)
+    [item] = racing.run([SIGNALS], Window(end=datetime(2025, 9, 14)), again=True)
+    assert item.action == "left"
+    assert "rows are there again" in item.why
+    assert manifests(retention.place, SIGNALS) == exported
+
+
+def test_an_export_of_what_somebody_else_dropped_leaves_it_and_says_so(db: QuestDB, make: Made) -> None:
+    days_of(db, SIGNALS, 3)
+    exporting = make().exporting
+    list(exporting.run([SIGNALS]))
+    exported = manifests(exporting.place, SIGNALS)
+
+    def drop(_what: str) -> None:
+        db.execute("ALTER TABLE tp_capital_signals DROP PARTITION LIST '2025-10-12'")
+        db.wait_applied(SIGNALS.name)
+
+    [item] = replace(exporting, announce=drop).run([SIGNALS], Window(end=datetime(2025, 10, 13)))
+    assert (item.action, "its rows are gone" in item.why) == ("left", True)
+    assert manifests(exporting.place, SIGNALS) == exported
+
+
+def test_nobody_exports_while_a_partition_is_looked_at_for_the_last_time_and_dropped(
+    db: QuestDB, make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days_of(db, SIGNALS, 32)
+    given, told = make(), list[str]()
+
+    def looked(*about: Any) -> list[str]:
+        lock = FileLock(given.home / "locks" / "tp_capital_signals.export.lock")
+        with pytest.raises(Timeout):
+            lock.acquire(timeout=0)
+        told.append("held")
+        return changed(*about)
+
+    monkeypatch.setattr(retention_module, "changed", looked)
+    assert done(given.run()) == {"2025-09-13": "dropped"}
+    assert told == ["held"]
+
+
+def test_what_somebody_changed_by_hand_is_exported_as_it_is_before_it_goes(db: QuestDB, make: Made) -> None:
+    days_of(db, SIGNALS, 32)
+    retention = make()
+    list(retention.exporting.run([SIGNALS]))
+    db.execute("UPDATE tp_capital_signals SET buy_min = 9.5 WHERE ts < '2025-09-14'")
+    db.wait_applied(SIGNALS.name)
+    assert done(retention.run()) == {"2025-09-13": "dropped"}
+    back = [
+        row
+        for piece in read(retention.place, manifests(retention.place, SIGNALS)["2025-09-13"])
+        for row in piece.to_pylist()
+    ]
+    assert [row["buy_min"] for row in back] == [9.5, 9.5]
 
 
 def test_one_run_at_a_time(db: QuestDB, make: Made, postgres: str) -> None:

@@ -386,7 +386,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
                 {
                     "name": "mismatches",
                     "ok": True,
-                    "evidence": "No open mismatches of payloads.",
+                    "evidence": "No open mismatches of payloads; 3 of 3 legacy routes were compared just now.",
                     "what_to_do": "",
                 }
             ],
