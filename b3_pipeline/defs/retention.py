@@ -17,7 +17,7 @@ _LISTED = 50
 def take_away(context: dg.OpExecutionContext, store: dg.ResourceParam[Store]) -> None:
     """Exports, verifies and drops what is beyond its limit; says of each partition what came of it.
 
-    It fails when an export is damaged, so that it is run again and people are told. Nothing is dropped then.
+    It fails when an export is damaged, so that it is run again and people are told. That partition stays.
     """
     dsn = store.postgres_dsn
     if dsn is None:

@@ -235,6 +235,8 @@ class Retention:
         Nobody writes meanwhile, and nobody exports: an export would find no rows of what it has just listed.
         """
         with alone(self.home, table), holding(self.db, self.home, table):
+            if not is_on(table, self.log.rules()):
+                return self._item(table, partition, manifest, "kept", "its retention was switched off meanwhile")
             there = partitions(self.db, table)
             if not there or there[-1].name == partition.name:
                 return self._item(table, partition, manifest, "kept", "it is the newest partition by now")
@@ -276,13 +278,17 @@ class Retention:
             )
 
     def _finished(self) -> Iterator[Item]:
-        """Settles the intents of runs that died: the partition is gone, or it never went and is looked at anew."""
+        """Settles the intents of runs that died: the partition is gone, or it never went and is looked at anew.
+
+        It never went when it has no fewer rows than it had: it goes as a whole. Fewer are rows that came afterwards; they
+        must not take the place of its export.
+        """
         for entry in self.log.standing():
             table = TABLES.get(entry.table_name)
             if entry.state != "intended" or table is None:
                 continue
             with holding(self.db, self.home, table):
-                if count(self.db, table, during(table, entry.window)):
+                if count(self.db, table, during(table, entry.window)) >= entry.rows:
                     self.log.abandoned(entry, self.clock())
                     continue
                 self.log.dropped(entry, self.clock())

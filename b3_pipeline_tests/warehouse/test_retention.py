@@ -326,6 +326,39 @@ def test_an_export_leaves_rows_that_came_after_their_partition_was_taken_away(db
     assert manifests(retention.place, SIGNALS) == exported
 
 
+def test_rows_that_came_after_an_interrupted_drop_do_not_take_the_place_of_the_export(
+    db: QuestDB, make: Made, log: RetentionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days_of(db, SIGNALS, 32)
+    retention, drop = make(), Retention._drop
+
+    def died(self: Retention, table: Table, manifest: Any) -> None:
+        drop(self, table, manifest)
+        store(db, SIGNALS, made(SIGNALS, datetime(2025, 9, 13, 12), 1, salt=1))
+        raise RetentionError("killed")
+
+    with monkeypatch.context() as patched, pytest.raises(RetentionError, match="killed"):
+        patched.setattr(Retention, "_drop", died)
+        list(retention.run())
+    exported = manifests(retention.place, SIGNALS)["2025-09-13"]
+    assert "rows are there again" in done(make().run())["2025-09-13"]
+    assert manifests(retention.place, SIGNALS)["2025-09-13"] == exported
+    assert [e.state for e in log.standing()] == ["dropped"]
+
+
+def test_a_retention_that_is_switched_off_while_it_works_drops_no_more(
+    db: QuestDB, make: Made, log: RetentionLog
+) -> None:
+    days_of(db, SIGNALS, 33)
+
+    def loaded(*_export: str) -> bool:
+        log.set_rule(Rule(SIGNALS.name, False, NOW, "a test", "not now"))
+        return True
+
+    assert all("off" in why for why in done(make(loaded=loaded).run()).values())
+    assert len(names(db, SIGNALS)) == 33
+
+
 def test_an_export_of_what_somebody_else_dropped_leaves_it_and_says_so(db: QuestDB, make: Made) -> None:
     days_of(db, SIGNALS, 3)
     exporting = make().exporting
