@@ -28,7 +28,7 @@ from urllib.parse import unquote
 from b3_pipeline.api.service import Service
 from b3_pipeline.api.sharing import Answer, Shared
 from b3_pipeline.api.store import StoreAway
-from b3_pipeline.choosing import rank
+from b3_pipeline.choosing import LEGACY_FEEDS, rank
 from b3_pipeline.errors import B3Error
 from b3_pipeline.parsing.kinds import CAPTURE, GAMMA
 from b3_pipeline.parsing.times import FIRST_YEAR, LAST_YEAR
@@ -242,8 +242,11 @@ class Ours:
         return await self._past.get((path, window), lambda: self._document(path, window))
 
     async def of_moment(self, path: str, moment: datetime) -> bytes | None:
-        """The document of a moment (naive UTC) as it stands right now, None where there is none. Raises StoreAway."""
-        found = await self._document(path, Window(moment, moment + _MICROSECOND))
+        """The document of a moment (naive UTC) as it stands right now, None where there is none. Raises StoreAway.
+
+        It is to be compared with the legacy side's, so what came from there counts before another feed's of that moment.
+        """
+        found = await self._document(path, Window(moment, moment + _MICROSECOND), legacy_first=True)
         return found.body if found.status == 200 else None
 
     async def measured_status(self) -> bytes:
@@ -269,7 +272,7 @@ class Ours:
                 sizes[file] = len(document.value.body), to_local(newest[path])
         return reply(200, status_document(sizes))
 
-    async def _document(self, path: str, window: Window | None) -> Reply:
+    async def _document(self, path: str, window: Window | None, *, legacy_first: bool = False) -> Reply:
         """The document as received. One that does not prove itself goes out as it is kept, with a warning."""
         endpoint = path.removeprefix("/")
         if window is None:
@@ -281,7 +284,7 @@ class Ours:
         if not rows:
             return _WITHOUT[path] if window is None else _NOTHING_THEN
         # the calendar of sessions takes a second to load, once
-        row = rows[0] if len(rows) == 1 else await asyncio.to_thread(_chosen, rows, by_session=window is None)
+        row = rows[0] if len(rows) == 1 else await asyncio.to_thread(_chosen, rows, window is None, legacy_first)
         document = Document(row["ts"], endpoint, row["payload"], row["sha256"], row["feed"], None, None)
         data = document.data()
         if data is None:
@@ -289,12 +292,12 @@ class Ours:
         return reply(200, data)
 
 
-def _chosen(rows: Iterable[Row], *, by_session: bool) -> Row:
+def _chosen(rows: Iterable[Row], by_session: bool, legacy_first: bool) -> Row:
     """Of each feed's newest document the one that counts: in the newest session that of the foremost feed."""
 
     def place(row: Row) -> tuple[Any, ...]:
         session = session_of(to_local(row["ts"]).date()) if by_session else None
-        return session, -rank(row["feed"]), row["ts"]
+        return session, legacy_first and row["feed"] in LEGACY_FEEDS, -rank(row["feed"]), row["ts"]
 
     return max(rows, key=place)
 

@@ -30,7 +30,7 @@ from b3_pipeline.api.switch import (
     moment_of,
     rules,
 )
-from b3_pipeline.parsing.kinds import CAPTURE
+from b3_pipeline.parsing.kinds import CAPTURE, GAMMA_LEVELS
 from b3_pipeline.postgres import callers, mismatches
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline_tests.api import legacy_desk as desk
@@ -321,6 +321,24 @@ def test_a_replayed_row_of_captures_in_shadow_has_no_mismatch(
     assert (counts.different, counts.missing, counts.dropped, counts.failed) == (0, 0, 0, 0)
     assert mismatches.latest(dsn) == []
     print(f"{len(days)} captures replayed in shadow: {counts.compared} answers compared, 0 mismatches")
+
+
+def test_a_providers_document_of_the_very_same_second_is_not_what_the_legacy_one_is_compared_with(
+    db: QuestDB, home: Path, clean: Path, tmp_path: Path, dsn: str
+) -> None:
+    desk.load_documents(db, home, clean)
+    theirs = (clean / "gamma.json").read_bytes()
+    desk.load_bytes(db, home, tmp_path / GAMMA_LEVELS.file, other_gamma(clean), GAMMA_LEVELS)
+
+    async def work() -> tuple[switching.Counts, bytes]:
+        async with running(db, Side(gamma=theirs), "shadow") as desk_:
+            await desk_.get("/gamma")
+            await desk_.switch.settled()
+            return desk_.switch.counts, (await desk_.switch._ours.answer("/gamma")).body
+
+    counts, ours = desk.run(work)
+    assert (counts.compared, counts.equal) == (1, 1)
+    assert json.loads(ours) == json.loads(other_gamma(clean))  # while readers of ours get the live source's
 
 
 def test_a_planted_difference_is_found_kept_with_both_bodies_and_counted_once(
