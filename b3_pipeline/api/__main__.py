@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
         raise B3Error("B3_LEGACY_PORT is not set: there is no second port to serve.")
     require_free({"legacy routes" if legacy else "page and API": port})
     Granian(
-        "b3_pipeline.api.app:legacy_only" if legacy else "b3_pipeline.api.app:everything",
+        "b3_pipeline.api.app:served_legacy" if legacy else "b3_pipeline.api.app:served",
         address=HOST,
         port=port,
         interface=Interfaces.ASGI,
