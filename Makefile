@@ -25,9 +25,10 @@ up: deps
 test: deps
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# Kills, many times and at many points, what takes part in collecting and loading; nothing may be lost or come twice.
+# Kills, many times and at every point, what takes part in collecting, loading, keeping and moving; nothing may be lost
+# or come twice. The suite tries a few of the points.
 faults: deps
-	B3_FAULTS=$(FAULTS) $(BIN)/python -m pytest -k killed b3_pipeline_tests/sources/test_archive.py b3_pipeline_tests/test_outages.py
+	B3_FAULTS=$(FAULTS) $(BIN)/python -m pytest -k killed b3_pipeline_tests
 
 lint: deps
 	$(BIN)/ruff check .

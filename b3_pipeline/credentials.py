@@ -23,7 +23,7 @@ def password(folder: Path, name: str) -> str:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = folder / name
     if not file.exists():
-        _create(file, secrets.token_urlsafe(32))
+        create_private(file, secrets.token_urlsafe(32))
     if problems := unsafe(folder, file):
         raise UnsafeSecret(problems[0])
     return file.read_text("ascii").strip()
@@ -45,7 +45,7 @@ def write_private(file: Path, text: str) -> None:
     draft.replace(file)
 
 
-def _create(file: Path, text: str) -> None:
+def create_private(file: Path, text: str) -> None:
     """Like `write_private`, but a file that is there by now stays."""
     draft = _draft(file, text)
     try:

@@ -9,7 +9,7 @@ import dagster as dg
 
 from b3_pipeline.defs.backups import backup, backups, restores, verify_backup
 from b3_pipeline.defs.checks import all_checks
-from b3_pipeline.defs.exports import export_assets, exports
+from b3_pipeline.defs.exports import export_assets, export_checks, exports, verify_exports
 from b3_pipeline.defs.jobs import jobs
 from b3_pipeline.defs.parity import parity
 from b3_pipeline.defs.resources import Store
@@ -26,8 +26,8 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     """The definitions; a test or a command gives resources of its own."""
     return dg.Definitions(
         assets=[*source_assets(), *table_assets(), *export_assets(), *warehouse_assets(), backups],
-        asset_checks=[*all_checks(), *all_warehouse_checks(), restores],
-        jobs=[*jobs(), *warehouse_jobs(), exports, retention, parity, gaps, backup, verify_backup],
+        asset_checks=[*all_checks(), *all_warehouse_checks(), *export_checks(), restores],
+        jobs=[*jobs(), *warehouse_jobs(), exports, verify_exports, retention, parity, gaps, backup, verify_backup],
         schedules=schedules(),
         sensors=sensors(),
         resources={"store": Store(), **(resource_overrides or {})},

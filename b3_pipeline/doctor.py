@@ -22,13 +22,14 @@ from pydantic import SecretStr
 
 from b3_pipeline import ports, services
 from b3_pipeline.alerts.probe import test_channels
-from b3_pipeline.backup.backups import backups, home_id, own
+from b3_pipeline.backup.backups import backups, own
 from b3_pipeline.backup.tidying import checkpoint_left
 from b3_pipeline.credentials import unsafe
 from b3_pipeline.errors import B3Error
 from b3_pipeline.home import Holder
+from b3_pipeline.identity import home_id
 from b3_pipeline.parsing.kinds import LEGACY_KINDS
-from b3_pipeline.places import backups_of
+from b3_pipeline.places import backups_of, exports_of
 from b3_pipeline.postgres.dsn import BadDsn, checked, reason
 from b3_pipeline.postgres.server import BINARIES
 from b3_pipeline.questdb.client import QuestDB
@@ -38,6 +39,7 @@ from b3_pipeline.settings import Ports, Settings
 from b3_pipeline.sources.catalog import SOURCES, enabled
 from b3_pipeline.sources.probing import probe
 from b3_pipeline.supervision import LOG_NAME
+from b3_pipeline.warehouse.retention_log import known
 
 _CHANNEL = "Look at the channel's B3_ALERT_… settings, and whether its server is up: docs/alerts.md."
 _API_S = 10.0
@@ -67,6 +69,7 @@ def examine(settings: Settings) -> list[Check]:
         *_api(settings),
         *_restarts(settings),
         *_backups(settings),
+        *_exports(settings),
         _secrets(settings.home / "secrets"),
         _legacy(settings.legacy_dir),
         *_sources(settings),
@@ -207,7 +210,7 @@ def _restarts(settings: Settings) -> Iterator[Check]:
 def _backups(settings: Settings) -> Iterator[Check]:
     """How old the newest backup is, whether it was proven, and whether one that died left its checkpoint."""
     try:
-        there = own(backups(backups_of(settings))[0], home_id(settings))
+        there = own(backups(backups_of(settings))[0], home_id(settings.home))
         if left := checkpoint_left(settings):
             advice = "A backup died: QuestDB takes no stale files away until `b3 backup create` has released it."
             yield Check("checkpoint", "warn", left, advice)
@@ -224,6 +227,14 @@ def _backups(settings: Settings) -> Iterator[Check]:
     found = f"{newest.id}, {hours:.0f} h old, {'proven' if newest.verified_at else 'not proven'}"
     good = newest.verified_at is not None and hours <= BACKUP_HOURS
     yield Check("backup", "ok" if good else "warn", found, "" if good else "`b3 backup create --verify` makes one.")
+
+
+def _exports(settings: Settings) -> Iterator[Check]:
+    """Whether what a retention has dropped is on another disk than the home's."""
+    dropped = sum(map(len, known(None, settings.home).exports.values()))
+    if dropped and not settings.exports_url:
+        found = f"{dropped} dropped partitions are only in {exports_of(settings)}"
+        yield Check("exports", "warn", found, "Set B3_EXPORTS_URL to another disk or s3://…: docs/retention.md.")
 
 
 def _secrets(folder: Path) -> Check:

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from b3_pipeline.credentials import write_private
 from b3_pipeline.postgres.flags import user
 
 FOLDER, INDEX = "migrations", "README.md"
@@ -48,8 +49,8 @@ def write(home: Path, step: Step) -> Path:
     folder = home / FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{step.at:%Y%m%d-%H%M%S}-{step.kind}-{secrets.token_hex(2)}.md"
-    _put(path, _text(step))
-    _put(folder / INDEX, _index(folder))
+    write_private(path, _text(step))
+    write_private(folder / INDEX, _index(folder))
     return path
 
 
@@ -60,12 +61,6 @@ def steps(home: Path) -> list[dict[str, Any]]:
         with suppress(OSError, ValueError, TypeError, IndexError):
             found.append({"file": path.name, **json.loads(_JSON.findall(path.read_text("utf-8"))[-1])})
     return found
-
-
-def _put(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, "utf-8")
-    draft.replace(path)
 
 
 def _text(step: Step) -> str:

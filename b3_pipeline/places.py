@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+from b3_pipeline.durable import make_folder, sync
 from b3_pipeline.errors import B3Error
 from b3_pipeline.settings import Settings
 
@@ -199,7 +200,7 @@ def _file_system(scheme: str, url: str = "") -> Any:
 @contextmanager
 def _draft(path: Path) -> Iterator[BinaryIO]:
     """A stream whose bytes have the name once the block has ended well, and are on the disk then."""
-    _make(path.parent)
+    make_folder(path.parent)
     _clear(path.parent)
     draft = path.with_name(_draft_name(path.name))
     try:
@@ -208,7 +209,7 @@ def _draft(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -217,28 +218,12 @@ def _draft_name(name: str) -> str:
     return f".{name}.draft-{secrets.token_hex(4)}"
 
 
-def _make(folder: Path) -> None:
-    """Makes a folder that survives a power cut, and those above it."""
-    if not folder.is_dir():
-        _make(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
-
-
 def _clear(folder: Path) -> None:
     """Takes away the drafts of processes that died long ago."""
     for path in folder.glob(".*.draft-*"):
         with suppress(FileNotFoundError):
             if _DRAFT.fullmatch(path.name) and time.time() - path.stat().st_mtime > _ABANDONED_S:
                 path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _first_line(error: Exception) -> str:

@@ -45,6 +45,7 @@ from b3_pipeline.settings import Settings
 from b3_pipeline.sources.archive import Archive, Entry
 from b3_pipeline.tables import MARKET_TABLES, TABLES, Table
 from b3_pipeline_tests.conftest import environment_of
+from b3_pipeline_tests.faults import FAULTS
 from b3_pipeline_tests.waiting import processes_of, until
 
 pytestmark = [pytest.mark.xdist_group("up"), pytest.mark.slow]
@@ -56,8 +57,6 @@ EVERY = timedelta(seconds=12)
 #: A replay goes so many times as fast while something is away, and slower while that is made up for.
 SPEED, SLOW, STILL = 60.0, 12.0, 1e-6
 AWAY = timedelta(minutes=5)
-#: How often something is killed in the long form, which runs only where this is given.
-FAULTS = int(os.environ.get("B3_FAULTS", "0"))
 PATIENCE_S = 240  # for all that takes seconds on a quiet machine
 CODE_SERVER = "code server"  # of the daemon: what runs its sensors
 VICTIMS = (postgres.NAME, questdb.NAME, dagster_server.DAEMON, residents.COLLECTOR, CODE_SERVER)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sized
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,11 +30,12 @@ _MARK = b'"fonte":"'
 
 
 class _Readers:
-    """Clients of `/ultimo-dado` that never pause: when each was answered by the legacy side for the first time."""
+    """Clients of `/ultimo-dado` that never pause: when each had the legacy side's answer again after having had ours."""
 
     def __init__(self, base: str) -> None:
         self.base, self.stop = base, threading.Event()
         self.asked, self.failed, self.back = 0, 0, dict[int, float]()
+        self.forward = set[int]()  # who has had our answer: a step forward reaches the API a moment later
 
     def read(self, number: int) -> None:
         """Asks until it is told to stop."""
@@ -42,7 +44,9 @@ class _Readers:
                 try:
                     reply = client.get("/ultimo-dado")
                     self.failed += reply.status_code != 200
-                    if _MARK in reply.content:
+                    if _MARK not in reply.content:
+                        self.forward.add(number)
+                    elif number in self.forward:
                         self.back.setdefault(number, time.time())
                 except httpx2.HTTPError:
                     self.failed += 1
@@ -67,17 +71,14 @@ def cutover(options: Options) -> list[Figures]:
             threads = [threading.Thread(target=readers.read, args=(n,)) for n in range(READERS)]
             for thread in threads:
                 thread.start()
+            _wait_for_all(readers.forward, "Not all readers are with our side.")
             began = time.monotonic()
             done = _b3(services, legacy, "rollback", "--collectors-stopped", "--why", "a benchmark")
             whole.append(time.monotonic() - began)
-            deadline = time.monotonic() + 30
-            while len(readers.back) < READERS and time.monotonic() < deadline:
-                time.sleep(0.05)
+            _wait_for_all(readers.back, "Not all readers are back with the legacy side.")
             readers.stop.set()
             for thread in threads:
                 thread.join()
-            if len(readers.back) < READERS:
-                raise SystemExit("Not all readers are back with the legacy side.")
             since = _phase_set(services)
             switches += [moment - since for moment in readers.back.values()]
             links.append(os.lstat(services.settings.home / NAME).st_mtime - since)
@@ -91,6 +92,14 @@ def cutover(options: Options) -> list[Figures]:
     ]
     note = f"{READERS} readers, {TURNS} times there and back, {SESSIONS} sessions; {asked:,} answers, {failed} failed. Aim: ≤ 1 s."
     return [Figures("The readers' switch on a rollback", ("what", "p50, s", "longest, s"), rows, note)]
+
+
+def _wait_for_all(readers: Sized, why_not: str) -> None:
+    deadline = time.monotonic() + 30
+    while len(readers) < READERS:
+        if time.monotonic() > deadline:
+            raise SystemExit(why_not)
+        time.sleep(0.05)
 
 
 def _quantiles(seconds: list[float]) -> tuple[str, str]:

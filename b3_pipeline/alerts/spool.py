@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from b3_pipeline.alerts.conditions import Condition
 from b3_pipeline.credentials import write_private
+from b3_pipeline.durable import sync
 from b3_pipeline.errors import B3Error
 
 FOLDER, DAMAGED = Path("alerts", "spool"), "damaged"
@@ -51,7 +52,7 @@ def put(home: Path, conditions: Iterable[Condition]) -> None:
             raise SpoolFull("Alerts pile up: does the monitor run? `b3 status` tells, `b3 up` starts it.")
         text = _CONDITIONS.dump_json(given[start : start + _A_FILE]).decode()
         write_private(folder / f"{_moment():020d}-{uuid.uuid4().hex[:8]}.json", text)
-    _sync(folder)
+    sync(folder)
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,3 @@ def _moment() -> int:
     with _ordering:
         _last = max(_last + 1, time.time_ns())
         return _last
-
-
-def _sync(folder: Path) -> None:
-    """Makes the names of new files safe, too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,15 +21,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from b3_pipeline.backup.packing import PACKED, Content
-from b3_pipeline.credentials import write_private
 from b3_pipeline.errors import B3Error, UsageError
+from b3_pipeline.identity import home_id
 from b3_pipeline.places import Place, backups_of, place
 from b3_pipeline.settings import Settings
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 QUESTDB, PARQUET, POSTGRES, SETTINGS = "questdb.tar.zst", "parquet", "postgres.dump", "settings.toml"
 #: The file of a home that has its id.
-HOME = "id"
 #: Folders of the home that a backup has, by the name of the part. The others are made anew, or hold secrets.
 FOLDERS = ("archive", "quarantine", "reports", "repaired", "migrations")
 #: What can be restored by itself, in the order in which it is.
@@ -194,23 +192,6 @@ def backups(where: Place) -> tuple[list[Backup], list[str]]:
     return sorted(found, key=lambda backup: (backup.at, backup.id)), broken
 
 
-def home_id(settings: Settings) -> str:
-    """The id by which a place knows the backups of a home; empty before its first one.
-
-    It is random, and in no backup: what is restored elsewhere is another home.
-    """
-    with suppress(FileNotFoundError):
-        return (settings.home / HOME).read_text("ascii").strip()
-    return ""
-
-
-def identified(settings: Settings) -> str:
-    """As `home_id`, made when there is none. For whoever holds the lock of backups."""
-    if not home_id(settings):
-        write_private(settings.folder() / HOME, f"{secrets.token_hex(4)}\n")
-    return home_id(settings)
-
-
 def own(there: Iterable[Backup], home: str) -> list[Backup]:
     """Those backups that are of a home. One whose manifest names no home is nobody's."""
     return [backup for backup in there if home and backup.manifest.home == home]
@@ -247,7 +228,7 @@ def newest_verified(where: Place, home: str | None = None) -> Backup | None:
 def standing(settings: Settings) -> dict[str, Any] | None:
     """The newest backup of a home, its age in seconds, when it was proven; None when there is none, or nobody can say."""
     try:
-        there = own(backups(backups_of(settings))[0], home_id(settings))
+        there = own(backups(backups_of(settings))[0], home_id(settings.home))
     except (B3Error, OSError):
         return None
     if not there:

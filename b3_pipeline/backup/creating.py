@@ -28,8 +28,6 @@ from b3_pipeline.backup.backups import (
     backups,
     file_of,
     find,
-    home_id,
-    identified,
     own,
     parquet_of,
 )
@@ -40,6 +38,7 @@ from b3_pipeline.backup.redacting import without_secrets
 from b3_pipeline.backup.throwaway import FOLDER, free_ports, questdb_in, scratch
 from b3_pipeline.failpoints import reached
 from b3_pipeline.home import DiskFull
+from b3_pipeline.identity import home_id, identified
 from b3_pipeline.loading.locks import holding
 from b3_pipeline.places import Place, backups_of
 from b3_pipeline.postgres.flags import user
@@ -91,7 +90,7 @@ def create(settings: Settings, servers: Engines, report: Report = SILENT) -> Bac
         if left := tidying.tidy(settings):
             report(f"Took away what an interrupted command had left: {', '.join(left)}.")
         require_room(settings, where, servers)
-        identified(settings)
+        identified(settings.home)
         with scratch(settings) as folder:
             made = _Making(settings, servers, where, folder, report).run()
         _keep(settings, where, report)
@@ -124,7 +123,7 @@ def require_room(settings: Settings, where: Place, servers: Engines) -> None:
 
 def _keep(settings: Settings, where: Place, report: Report) -> None:
     """Takes away the home's backups that no rule keeps; the newest one that is proven always stays."""
-    there = own(backups(where)[0], home_id(settings))
+    there = own(backups(where)[0], home_id(settings.home))
     proven = [backup.id for backup in there if backup.verified_at][-1:]
     stays = kept({b.id: b.at for b in there}, settings.backups_daily, settings.backups_weekly, settings.backups_monthly)
     old = [backup.id for backup in there if backup.id not in {*stays, *proven}]
@@ -170,7 +169,7 @@ class _Making:
         self.where.write(f"{self.id}/{MANIFEST}", manifest.data())
         reached(STEPS[7])
         tidying.forget(self.settings, [self.id])
-        return find(self.where, self.id, home_id(self.settings))
+        return find(self.where, self.id, home_id(self.settings.home))
 
     def _questdb(self, db: QuestDB) -> tuple[dict[str, int], str]:
         """Takes the moment and the tables' Parquet form of it; gives PostgreSQL's row counts and version."""
@@ -310,7 +309,7 @@ class _Making:
             files=dict(sorted(self.files.items())),
             secrets=tuple(sorted(f"secrets/{path.name}" for path in folder.glob("*") if path.is_file())),
             remarks=tuple(dict.fromkeys(self.remarks)),
-            home=home_id(self.settings),
+            home=home_id(self.settings.home),
             packed=self.packed,
         )
 

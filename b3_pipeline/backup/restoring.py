@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from b3_pipeline import processes
-from b3_pipeline.backup.backups import SETTINGS, Backup, BackupDamaged, alone, file_of, find, home_id
+from b3_pipeline.backup.backups import SETTINGS, Backup, BackupDamaged, alone, file_of, find
 from b3_pipeline.backup.dumping import counts
 from b3_pipeline.backup.journal import FOLDER, Journal, journal_file
 from b3_pipeline.backup.packing import unpack
@@ -36,6 +36,7 @@ from b3_pipeline.credentials import write_private
 from b3_pipeline.errors import B3Error, UsageError
 from b3_pipeline.failpoints import reached
 from b3_pipeline.home import hold, require_disk
+from b3_pipeline.identity import home_id
 from b3_pipeline.migration_log import FOLDER as LOGS
 from b3_pipeline.migration_log import Step, write
 from b3_pipeline.places import Place, backups_of
@@ -97,7 +98,7 @@ def restore(
         require_disk(settings)
         processes.end_leftovers(settings.home)
         clear_scratch(settings)
-        backup = find(where, backup_id, home_id(settings))
+        backup = find(where, backup_id, home_id(settings.home))
         work = _Restoring(settings, where, backup, report, _journal(settings, backup, form, parts, force=force))
         return work.run()
 

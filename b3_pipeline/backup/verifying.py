@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from b3_pipeline.backup import tidying
-from b3_pipeline.backup.backups import QUESTDB, VERIFIED, Backup, alone, find, home_id, note_verified
+from b3_pipeline.backup.backups import QUESTDB, VERIFIED, Backup, alone, find, note_verified
 from b3_pipeline.backup.packing import PACKED, PackDamaged, unpack
 from b3_pipeline.backup.proving import (
     damaged,
@@ -23,6 +23,7 @@ from b3_pipeline.backup.throwaway import free_ports, postgres_in, questdb_in, sc
 from b3_pipeline.errors import B3Error, UsageError
 from b3_pipeline.failpoints import reached
 from b3_pipeline.home import require_disk
+from b3_pipeline.identity import home_id
 from b3_pipeline.places import Place, backups_of
 from b3_pipeline.postgres.flags import user
 from b3_pipeline.progress import SILENT, Report
@@ -58,7 +59,7 @@ def verify(
     with alone(settings):
         tidying.tidy(settings)
         require_disk(settings)
-        backup = find(where, backup_id, home_id(settings))
+        backup = find(where, backup_id, home_id(settings.home))
         tried = tuple(form for form in backup.manifest.forms if form in forms)
         if not tried:
             raise UsageError(f"The backup {backup.id} has no snapshot: QuestDB was a server of one's own.")

@@ -47,6 +47,9 @@ def export(
     again: Annotated[
         bool, typer.Option("--again", help="Write also what stands already, over a damaged file.")
     ] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Use the place from now on, though it has another home's exports.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Export every closed partition as Parquet files that DuckDB, pandas and Spark read, with checksums.
@@ -56,7 +59,10 @@ def export(
     the loads --verify finds and --again exports.
 
     --verify reads all files back and compares them with the tables; it exits with 1 when a file is damaged or missing, a
-    table has changed since, or a partition has no export.
+    table has changed since, a partition has no export, or what a retention has dropped is lost.
+
+    A place has the exports of one home. One that was restored from a backup is another home: it takes over with
+    --take-over, once that one works no more.
 
     Examples:
 
@@ -66,8 +72,12 @@ def export(
 
       b3 export --verify --json | jq '.items[] | select(.action != "verified")'
     """
+    from b3_pipeline.warehouse.exporting import claim
+
     chosen, within = tables_of(tables), window_of(first, last)
     with _exporting(into, show=not as_json) as exporting:
+        if take_over:
+            claim(exporting.place, exporting.home, take_over=True)
         some = exporting.verified(chosen, within) if verify else exporting.run(chosen, within, again=again)
         items = list(some)
     conclude(items, _WELL, as_json=as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from b3_pipeline import migration_log
@@ -92,7 +92,7 @@ def advance(
             return answer
         reason = _reason(why, answer.red)
         task = Task("advance", phase, answer.to, desk.now.isoformat(), who or user(), reason, bool(answer.red))
-        task = journal.keep(file, Task(**{**vars(task), "notes": {"gates": [gate.document() for gate in found]}}))
+        task = journal.keep(file, replace(task, notes={"gates": [gate.document() for gate in found]}))
         reached("advance: noted")
         _prepare(desk, task)
         desk.enter(task.to, who=task.who, why=task.why)

@@ -239,9 +239,10 @@ def _alerts(desk: Desk) -> Verdict:
 
 
 def _backup(desk: Desk) -> Verdict:
-    from b3_pipeline.backup.backups import home_id, newest_verified
+    from b3_pipeline.backup.backups import newest_verified
+    from b3_pipeline.identity import home_id
 
-    found = newest_verified(backups_of(desk.settings), home_id(desk.settings))
+    found = newest_verified(backups_of(desk.settings), home_id(desk.settings.home))
     return gates.backup((found.id, found.at) if found else None, desk.now)
 
 

@@ -1,5 +1,6 @@
 """The exports as assets, one a table, each with the check that what was exported can be read back: see `warehouse.exports`."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -8,13 +9,14 @@ import dagster as dg
 from b3_pipeline.defs.resources import Store
 from b3_pipeline.defs.tables import OWNERS, POOL, column_schema
 from b3_pipeline.places import exports_of
+from b3_pipeline.settings import LOCAL_ZONE
 from b3_pipeline.tables import TABLES, Table
 from b3_pipeline.warehouse import retention_log
 from b3_pipeline.warehouse.exporting import Exporting, Item
 from b3_pipeline.warehouse.exports import changed, manifest_of, verify
 
 PREFIX = "exports"
-_CHECK = "verified"
+_CHECK, _ALL_SOUND = "verified", "all_sound"
 #: Items that a result lists, with their hashes.
 _LISTED = 50
 
@@ -59,6 +61,32 @@ def export_asset(table: Table) -> Any:
     return export_table
 
 
+def export_check(table: Table) -> dg.AssetChecksDefinition:
+    """Whether every export of a table is still there and whole, also of what a retention has dropped since."""
+
+    @dg.asset_check(
+        asset=key_of(table),
+        name=_ALL_SOUND,
+        description="Every export, also of partitions that were dropped, is read back: its SHA-256, rows and checksum.",
+    )
+    def all_sound(store: dg.ResourceParam[Store]) -> dg.AssetCheckResult:
+        settings, counts = store.settings, Counter[str]()
+        taken = retention_log.known(store.postgres_dsn, settings.home)
+        wrong = list[Item]()
+        with store.database() as db:
+            exporting = Exporting(db, settings.home, exports_of(settings), settings.clock, taken)
+            for item in exporting.verified([table]):
+                counts[item.action] += 1
+                wrong += [item] if item.action in ("damaged", "lost") else []
+        return dg.AssetCheckResult(
+            passed=not wrong,
+            metadata={**counts, "wrong": [f"{i.name}: {i.action}. {i.why}" for i in wrong][:_LISTED]},
+            description=f"{table.name} {wrong[0].name}: {wrong[0].why}" if wrong else "",
+        )
+
+    return all_sound
+
+
 def _wrong(exporting: Exporting, table: Table, written: Item) -> Item | None:
     """A partition that was exported as it is now, where what can be read back is not the table's; None where it is."""
     manifest = manifest_of(exporting.place, table, written.name)
@@ -101,8 +129,29 @@ def export_assets() -> list[dg.AssetsDefinition]:
     return [export_asset(table) for table in TABLES.values()]
 
 
+def export_checks() -> list[dg.AssetChecksDefinition]:
+    """The weekly check of every table's exports."""
+    return [export_check(table) for table in TABLES.values()]
+
+
+_KEYS = [key_of(table) for table in TABLES.values()]
+_SELECTION = dg.AssetSelection.assets(*_KEYS)
 exports = dg.define_asset_job(
     "exports",
-    selection=dg.AssetSelection.assets(*map(key_of, TABLES.values())),
+    # Not the check of all that was ever exported: that has a job of its own, once a week.
+    selection=_SELECTION.without_checks() | dg.AssetSelection.checks(*(dg.AssetCheckKey(k, _CHECK) for k in _KEYS)),
     description="Exports every closed partition that is new or has changed, and reads back what it wrote (`b3 export`).",
+)
+verify_exports = dg.define_asset_job(
+    "verify_exports",
+    selection=dg.AssetSelection.checks(*(dg.AssetCheckKey(k, _ALL_SOUND) for k in _KEYS)),
+    description="Reads back every export, also of what a retention has dropped (`b3 export --verify`).",
+)
+verify_exports_weekly = dg.ScheduleDefinition(
+    name="verify_exports_weekly",
+    job=verify_exports,
+    cron_schedule="30 6 * * 6",
+    execution_timezone=LOCAL_ZONE,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Looks each Saturday whether all exports are still there and whole: of dropped partitions they are all there is.",
 )

@@ -6,7 +6,7 @@ from datetime import date
 import dagster as dg
 
 from b3_pipeline.defs.backups import backup
-from b3_pipeline.defs.exports import exports
+from b3_pipeline.defs.exports import exports, verify_exports_weekly
 from b3_pipeline.defs.jobs import validate
 from b3_pipeline.defs.parity import parity
 from b3_pipeline.defs.resources import Store
@@ -83,4 +83,5 @@ def schedules() -> list[dg.ScheduleDefinition]:
         daily(warehouse, "5 22,23 * * *", "Loads the warehouse from the exports, and compares both."),
         daily(retention, "25 22,23 * * *", "Takes away what is beyond its limit and safely elsewhere."),
         warehouse_today,
+        verify_exports_weekly,
     ]

@@ -6,12 +6,13 @@ Its `checks` lead from a table and feed to partitions, and in each to the first 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+
+from b3_pipeline.credentials import write_private
 
 
 def path_of(home: Path) -> Path:
@@ -23,10 +24,8 @@ def keep(home: Path, report_document: Mapping[str, Any], at: datetime) -> None:
     """Keeps `Report.document()` as the home's last, made at a moment (aware). Raises OSError."""
     path = path_of(home)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     document = {"at": at.isoformat(), **report_document}
-    draft.write_text(json.dumps(document, ensure_ascii=False, default=_plain), "utf-8")
-    draft.replace(path)
+    write_private(path, json.dumps(document, ensure_ascii=False, default=_plain))
 
 
 def stands(folder: Path | None, legacy_dir: Path | None, tolerance: int = 0) -> bool:

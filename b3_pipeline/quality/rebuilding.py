@@ -7,7 +7,6 @@ found is put back (keys that are absent, nothing else) and dropped. The load loc
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import pyarrow as pa
 from psycopg import sql
 from pyarrow import parquet
 
+from b3_pipeline.durable import sync
 from b3_pipeline.errors import B3Error
 from b3_pipeline.loading.compare import any_of, differing
 from b3_pipeline.loading.locks import holding
@@ -225,7 +225,7 @@ class _Copy:
         if self._writer is not None:
             self._writer.close()
             for path in (self.removed_file, self.removed_file.parent):
-                _sync(path)
+                sync(path)
 
     def _bad(self, rows: pa.Table, extra: pa.Table | None) -> pa.Table:
         if extra is None:
@@ -242,15 +242,6 @@ class _Copy:
             self._writer = self._writer or parquet.ParquetWriter(self.removed_file, rows.schema)
             self._writer.write_table(rows)
         self.removed += rows.num_rows
-
-
-def _sync(path: Path) -> None:
-    """What was written to a file (or which files a folder has) survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def whole_rows(context: Context, table: Table, which: Condition, window: Window) -> pa.Table:

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock
 
+from b3_pipeline.durable import make_folder, sync, write_synced
 from b3_pipeline.errors import B3Error
 
 FOLDER = "archive"  # under the home
@@ -285,12 +286,12 @@ class Archive:
             return
         draft = place.drafts / f"{seq:09d}-{sha256}.gz"
         part.replace(draft)
-        sync_folder(place.drafts)
+        sync(place.drafts)
         self._step("payload drafted")
         make_folder(final.parent)
         os.link(draft, final)
         self._step("payload linked")
-        sync_folder(final.parent)
+        sync(final.parent)
         self._step("payload safe")
 
     def _place_entry(self, place: _Place, entry: Entry) -> None:
@@ -301,7 +302,7 @@ class Archive:
         draft = place.drafts / f"{entry.seq:09d}.json"
         part.replace(draft)
         self._step("entry drafted")
-        sync_folder(place.drafts)  # a reader may act on the entry before its folder is safe: it must not be gone then
+        sync(place.drafts)  # a reader may act on the entry before its folder is safe: it must not be gone then
         self._step("draft safe")
         place.publish(draft, entry.seq, self._step)
 
@@ -411,7 +412,7 @@ class _Place:
         make_folder(final.parent)
         os.link(draft, final)
         step("entry linked")
-        sync_folder(final.parent)
+        sync(final.parent)
         step("entry safe")
 
     def clear_drafts(self) -> None:
@@ -481,31 +482,6 @@ def _damaged(entry: Entry, why: str) -> ArchiveDamaged:
     return ArchiveDamaged(
         f"Archive entry {entry.source} {entry.seq} ({entry.name}) is damaged: {why}. `b3 archive verify` lists all that are."
     )
-
-
-def make_folder(folder: Path) -> None:
-    """Makes a folder with its parents, safe on disk."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are safe on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Writes a new file, safe on disk; its name is not."""
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _listed(folder: Path) -> list[Path]:

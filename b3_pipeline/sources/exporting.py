@@ -18,9 +18,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from b3_pipeline.durable import make_folder, sync, write_synced
 from b3_pipeline.errors import B3Error, UsageError
 from b3_pipeline.progress import SILENT, Report
-from b3_pipeline.sources.archive import Archive, ArchiveDamaged, Entry, make_folder, sync_folder, write_synced
+from b3_pipeline.sources.archive import Archive, ArchiveDamaged, Entry
 
 _EXPORTED = "exported.json"
 _BLOCK = 1 << 20
@@ -118,7 +119,7 @@ def _export_stretch(archive: Archive, source: str, folder: Path, month: str, ent
             if name not in files:
                 files[name] = _copy(path, folder / name)
     for name in {str(Path(name).parent) for name in files}:
-        sync_folder(folder / name)
+        sync(folder / name)
     first, last = entries[0].seq, entries[-1].seq
     manifest = target.place(source) / f"manifest-{first:09d}-{last:09d}.json"
     facts = {"source": source, "month": month, "first": first, "last": last}
@@ -231,7 +232,7 @@ def _write(path: Path, document: object) -> None:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     write_synced(draft, (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
     draft.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def _hash(path: Path) -> str:

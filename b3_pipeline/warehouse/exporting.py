@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from b3_pipeline.identity import identified
 from b3_pipeline.loading.load import quiet
 from b3_pipeline.places import Place
 from b3_pipeline.quality.stored import count, during
@@ -18,6 +20,7 @@ from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sessions import ALWAYS, Window
 from b3_pipeline.tables import Table
 from b3_pipeline.warehouse.exports import (
+    ExportError,
     Manifest,
     Partition,
     changed,
@@ -29,6 +32,9 @@ from b3_pipeline.warehouse.exports import (
     verify,
 )
 from b3_pipeline.warehouse.retention_log import TakenAway, known, overlap
+
+#: The file of a place that says which home's exports it has.
+OWNER = "_home.json"
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,10 @@ class Exporting:
     def run(self, tables: Iterable[Table], within: Window = ALWAYS, *, again: bool = False) -> Iterator[Item]:
         """Exports the closed partitions of some tables that lie in a window; `again`: also what stands already.
 
-        What a retention has taken away is never exported anew, whatever rows may be there of its time.
+        What a retention has taken away is never exported anew, whatever rows may be there of its time. Raises ExportError
+        when the place has the exports of another home.
         """
+        claim(self.place, self.home)
         for table in tables:
             for partition in self._closed(table, within):
                 self.announce(f"{table.name} {partition.name}")
@@ -108,8 +116,9 @@ class Exporting:
     def export(self, table: Table, partition: Partition, *, again: bool = False) -> Manifest:
         """Exports one partition, which no retention has taken away; all its rows are compared with what is exported.
 
-        Raises ExportError when it has no rows any more.
+        Raises ExportError when it has no rows any more, and when the place has the exports of another home.
         """
+        claim(self.place, self.home)
         with alone(self.home, table):
             return self._export(table, partition, again=again, thorough=True)
 
@@ -120,19 +129,30 @@ class Exporting:
     def verified(self, tables: Iterable[Table], within: Window = ALWAYS) -> Iterator[Item]:
         """Looks at every export of some tables in a window: `verified`, or what is wrong.
 
-        That is damaged, changed (the table has other rows now), or missing (a closed partition has none).
+        That is damaged, changed (the table has other rows now), missing (a closed partition has none), or lost (a
+        retention has dropped it, and what it exported before is not there).
         """
         for table in tables:
             sound, unreadable = sound_and_damaged(self.place, table)
             found = {n: m for n, m in sound.items() if overlap(m.window, within)}
             closed = {p.name: p for p in self._closed(table, within)}
-            for name in sorted({*found, *unreadable, *closed}):
+            dropped = (
+                {n for n in self.taken.exports.get(table.name, ()) if n not in sound} if within == ALWAYS else set()
+            )
+            for name in sorted({*found, *unreadable, *closed, *dropped}):
                 self.announce(f"{table.name} {name}")
                 yield self._judged(table, name, found.get(name), closed.get(name), name in unreadable)
 
     def _judged(
         self, table: Table, name: str, manifest: Manifest | None, partition: Partition | None, unreadable: bool
     ) -> Item:
+        dropped = self.taken.exports.get(table.name, {}).get(name)
+        if dropped is not None and (manifest is None or manifest.checksum != dropped):
+            why = (
+                "A retention has dropped it, and the export that it relied on is not there any more: bring the files back "
+                "from a copy of the place; the warehouse and the backups of before may have the rows."
+            )
+            return Item(table.name, name, 0, "lost", why=why)
         if manifest is None:
             action, why = (
                 ("damaged", "Its manifest cannot be read.") if unreadable else ("missing", "Not exported yet.")
@@ -152,6 +172,33 @@ class Exporting:
 
     def _closed(self, table: Table, within: Window) -> list[Partition]:
         return [p for p in partitions(self.db, table) if not p.newest and overlap(p.window, within)]
+
+
+def claim(place: Place, home: Path, *, take_over: bool = False) -> None:
+    """Makes a place that of a home's exports, where it is nobody's yet; `take_over`: also where it is another home's.
+
+    Two homes in one place would each take the other's exports for its own of an earlier content. Raises ExportError.
+    """
+    mine = identified(home)
+    owner = mine if take_over else _owner(place)
+    if take_over or owner is None:
+        place.write(OWNER, json.dumps({"home": mine}).encode())
+        owner = _owner(place)
+    if owner != mine:
+        raise ExportError(
+            f"{place.url} has the exports of another home ({owner}; this one is {mine}), and would lose them. Give this home "
+            "a place of its own (B3_EXPORTS_URL, or --into); if it takes that home's place for good, say so once with "
+            "`b3 export --take-over`."
+        )
+
+
+def _owner(place: Place) -> str | None:
+    try:
+        return str(json.loads(place.read(OWNER))["home"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return "nobody knows which: its _home.json cannot be read"
 
 
 @contextmanager

@@ -262,16 +262,17 @@ def open_retention_log(dsn: str) -> Iterator[RetentionLog]:
 class TakenAway:
     """What a retention has taken away and nobody restored: windows by table, in order; rows by table and load.
 
-    Rows of a table that name no load are under 0.
+    Rows of a table that name no load are under 0. `exports` has the checksum of what was dropped, by table and partition.
     """
 
     windows: Mapping[str, list[Window]] = field(default_factory=dict)
     rows: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    exports: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def text(self) -> str:
         """As it is kept on disk."""
         windows = {t: [[str(w.start), str(w.end)] for w in some] for t, some in self.windows.items()}
-        return json.dumps({"windows": windows, "rows": self.rows}, indent=1, sort_keys=True)
+        return json.dumps({"windows": windows, "rows": self.rows, "exports": self.exports}, indent=1, sort_keys=True)
 
     @classmethod
     def of_text(cls, text: str) -> TakenAway:
@@ -282,13 +283,14 @@ class TakenAway:
             for table, some in given["windows"].items()
         }
         rows = {table: {int(load): int(n) for load, n in loads.items()} for table, loads in given["rows"].items()}
-        return cls(windows, rows)
+        return cls(windows, rows, given.get("exports", {}))  # older releases kept none
 
 
 def taken_away(entries: Sequence[Entry]) -> TakenAway:
     """What standing entries say; windows that follow one another are one."""
     windows: dict[str, list[Window]] = {}
     rows: dict[str, dict[int, int]] = {}
+    exports: dict[str, dict[str, str]] = {}
     for entry in sorted(entries, key=lambda e: (e.table_name, e.start_at)):
         of_table = windows.setdefault(entry.table_name, [])
         if of_table and of_table[-1].end == entry.window.start:
@@ -298,7 +300,8 @@ def taken_away(entries: Sequence[Entry]) -> TakenAway:
         loads = rows.setdefault(entry.table_name, {})
         for load, count in entry.loads.items():
             loads[int(load)] = loads.get(int(load), 0) + count
-    return TakenAway(windows, rows)
+        exports.setdefault(entry.table_name, {})[entry.partition] = entry.checksum
+    return TakenAway(windows, rows, exports)
 
 
 def known(dsn: str | None, home: Path) -> TakenAway:

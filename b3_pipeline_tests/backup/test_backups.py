@@ -20,14 +20,13 @@ from b3_pipeline.backup.backups import (
     _rendered,
     backups,
     find,
-    home_id,
-    identified,
     newest_verified,
     note_verified,
     own,
 )
 from b3_pipeline.backup.packing import Content
 from b3_pipeline.errors import UsageError
+from b3_pipeline.identity import home_id, identified
 from b3_pipeline.places import Place, place
 from b3_pipeline.settings import Settings
 
@@ -137,8 +136,8 @@ def test_backups_of_another_home_or_of_none_do_not_count_and_are_found_by_their_
 
 def test_a_home_has_one_id_that_no_other_has(tmp_path: Path) -> None:
     one, other = (Settings(home=tmp_path / name) for name in ("one", "other"))
-    assert home_id(one) == ""
-    assert identified(one) == identified(one) == home_id(one) != identified(other)
+    assert home_id(one.home) == ""
+    assert identified(one.home) == identified(one.home) == home_id(one.home) != identified(other.home)
 
 
 def test_the_manifest_of_an_older_release_is_read() -> None:

@@ -28,6 +28,7 @@ from b3_pipeline.tables import TABLES
 from b3_pipeline.warehouse.exports import stored_checksum
 from b3_pipeline_tests.backup.conftest import Home, run, serving
 from b3_pipeline_tests.conftest import environment_of, free_port_base, temporary_home
+from b3_pipeline_tests.faults import some
 from b3_pipeline_tests.quality.conftest import Desk
 
 pytestmark = [pytest.mark.xdist_group("backup"), pytest.mark.slow]
@@ -132,7 +133,8 @@ def test_one_flipped_byte_is_found_before_anything_is_restored(
 
 
 @pytest.mark.parametrize(
-    ("step", "form"), [(step, ("snapshot", "parquet")[number % 2]) for number, step in enumerate(STEPS)]
+    ("step", "form"),
+    some([(step, ("snapshot", "parquet")[number % 2]) for number, step in enumerate(STEPS)]),
 )
 def test_a_restore_killed_at_any_step_is_finished_by_running_it_again(
     kept: Home, made: Backup, empty: Settings, step: str, form: str

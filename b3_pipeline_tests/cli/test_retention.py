@@ -27,6 +27,7 @@ from b3_pipeline.warehouse import exports
 from b3_pipeline.warehouse.exports import manifests, partitions, read, rows_of
 from b3_pipeline.warehouse.retention import RESTORE_STEPS, STEPS
 from b3_pipeline_tests.cli.commands import answer, b3
+from b3_pipeline_tests.faults import some
 from b3_pipeline_tests.warehouse.made_rows import made, store
 
 SIGNALS, DELETED, CAPTURES, TICKS = (
@@ -124,7 +125,7 @@ def test_what_cannot_be_exported_is_said(arguments: tuple[str, ...], home: Path)
     assert result["error"]
 
 
-@pytest.mark.parametrize("step", exports.STEPS)
+@pytest.mark.parametrize("step", some(exports.STEPS))
 def test_an_export_that_is_killed_at_any_step_is_finished_by_the_next(
     step: str, home: Path, db: QuestDB, here: Place, tmp_path: Path
 ) -> None:
@@ -144,7 +145,7 @@ def test_an_export_that_is_killed_at_any_step_is_finished_by_the_next(
     assert answer("export", "--verify")["ok"]
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", some(STEPS))
 def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(
     step: str, home: Path, db: QuestDB, here: Place
 ) -> None:
@@ -163,7 +164,7 @@ def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(
     assert answer("retention")["items"] == []
 
 
-@pytest.mark.parametrize("step", RESTORE_STEPS)
+@pytest.mark.parametrize("step", some(RESTORE_STEPS))
 def test_a_restore_that_is_killed_at_any_step_is_finished_by_the_next(step: str, home: Path, db: QuestDB) -> None:
     captures(db)
     before = rows(db, CAPTURES)

@@ -24,10 +24,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from b3_pipeline.sources import archive as module
 from b3_pipeline.sources.archive import Archive, ArchiveDamaged, ArchiveFailed, ArchiveFull, Entry
+from b3_pipeline_tests.faults import FAULTS
 
 NOW = datetime(2025, 10, 14, 15, tzinfo=UTC)
 #: How often a process is killed in the middle of an append: `make faults` wants more.
-FAULTS = int(os.environ.get("B3_FAULTS", "24"))
+KILLS = FAULTS or 24
 STEPS = 10  # of an append that brings new bytes
 APPENDING = """
 import hashlib, os, random, signal, sys
@@ -227,7 +228,7 @@ def test_a_disk_that_fails_is_said_too(tmp_path: Path) -> None:
         append(Archive(tmp_path, _Full(1, errno.EIO)), b"new")
 
 
-@pytest.mark.parametrize("fatal", sorted(random.Random(5).sample(range(1, 4 * FAULTS), FAULTS)))
+@pytest.mark.parametrize("fatal", sorted(random.Random(5).sample(range(1, 4 * KILLS), KILLS)))
 def test_killed_at_any_step_every_acknowledged_entry_is_there_and_no_number_is_missing(
     tmp_path: Path, fatal: int
 ) -> None:

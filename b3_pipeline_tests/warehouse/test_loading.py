@@ -40,6 +40,7 @@ from b3_pipeline.warehouse.loading import (
     warehouse,
 )
 from b3_pipeline.warehouse.model import SCHEMA, WAREHOUSE_TABLES, metadata
+from b3_pipeline_tests.faults import some
 from b3_pipeline_tests.warehouse.filled import (
     AWKWARD,
     DELETED,
@@ -412,7 +413,7 @@ def test_a_row_of_some_megabytes_comes_back_and_one_that_is_too_long_is_told(
 # Crashes
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", some(STEPS))
 def test_a_load_that_was_killed_at_any_step_is_finished_by_the_next(
     home: Path, db: QuestDB, dsn: str, tmp_path: Path, step: str
 ) -> None:
