@@ -94,18 +94,23 @@ def unpack(source: Path, folder: Path) -> Content:
             tarfile.open(fileobj=stream, mode="r|") as tar,  # pyright: ignore[reportArgumentType]
         ):
             for entry in tar:
-                safe = tarfile.data_filter(entry, str(folder))
-                content = tar.extractfile(safe) if safe.isreg() else None
+                # not tarfile's own filter, which Python has from 3.11.4 on only
+                content = tar.extractfile(entry) if entry.isreg() and _is_below(entry.name) else None
                 if content is None:
-                    raise PackDamaged(f"{source.name} cannot be unpacked: {entry.name} in it is no file.")
-                _write(content, folder / safe.name, safe.size)
-                count, size = count + 1, size + safe.size
+                    raise PackDamaged(f"{source.name} cannot be unpacked: {entry.name!r} in it is no file of a folder.")
+                _write(content, folder / entry.name, entry.size)
+                count, size = count + 1, size + entry.size
     except (tarfile.TarError, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's; the unpacker's own have no number
             raise
         raise PackDamaged(f"{source.name} cannot be unpacked: {error}") from error
     os.sync()
     return Content(count, size)
+
+
+def _is_below(name: str) -> bool:
+    """Whether a name leads nowhere but into the folder that it is put in."""
+    return not name.startswith("/") and ".." not in name.split("/") and "\0" not in name
 
 
 def _write(content: object, path: Path, size: int) -> None:

@@ -82,14 +82,16 @@ def test_what_is_no_file_in_a_pack_is_not_passed_over(tmp_path: Path, kind: byte
         unpack(tmp_path / "a.tar.zst", tmp_path / "b")
 
 
-def test_nothing_is_written_outside_of_the_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside", "/outside"])
+def test_nothing_is_written_outside_of_the_folder(tmp_path: Path, name: str) -> None:
     with (
         pa.CompressedOutputStream(tmp_path / "a.tar.zst", "zstd") as stream,
         tarfile.open(fileobj=stream, mode="w|") as tar,
     ):  # pyright: ignore[reportArgumentType]
-        entry = tarfile.TarInfo("../outside")
+        entry = tarfile.TarInfo(name)
         entry.size = 3
         tar.addfile(entry, io.BytesIO(b"bad"))
     with pytest.raises(PackDamaged):
         unpack(tmp_path / "a.tar.zst", tmp_path / "b")
     assert not (tmp_path / "outside").exists()
+    assert not Path("/outside").exists()
