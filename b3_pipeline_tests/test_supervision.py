@@ -214,7 +214,11 @@ def test_a_server_is_started_again_though_nothing_can_be_written_about_it(watche
 def test_ctrl_c_ends_the_watch_at_once_also_while_a_server_is_down(watched: Watched) -> None:
     watched.kill()
     timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        watched.supervisor.watch()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits none
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            watched.supervisor.watch()
+    finally:
+        signal.signal(signal.SIGINT, before)
     timer.join()

@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 #: For so long a result is given to others (DESIGN §8: never more than 250 ms behind the table), less what asking takes.
 SHARED_S = 0.2
+#: From this part of that on, who takes a result has the next one asked for beside: so that nobody has to wait for it.
+AHEAD = 0.75
 #: Different questions that are remembered, the oldest forgotten first.
 REMEMBERED = 512
 #: Who has an older result waits so long for a new one, or as many times as long as asking took the last time.
@@ -42,6 +44,7 @@ class _Known(Generic[T]):
     value: T
     asked_at: float
     took_s: float
+    ask: Callable[[], Awaitable[T]]
     failed_at: float | None = None  # when asking for a newer one failed, where nothing has succeeded since
 
 
@@ -72,15 +75,14 @@ class Shared(Generic[T]):
     def fresh(self, question: Hashable) -> T | None:
         """The result, where it is young enough to be given without asking; no waiting."""
         known = self._known.get(question)
-        return known.value if known and self._clock() - known.asked_at < self._shared_s else None
+        return known.value if known and self._is_young(question, known) else None
 
     async def get(self, question: Hashable, ask: Callable[[], Awaitable[T]]) -> Answer[T]:
         """The result of a question, at most `shared_s` old, or one that is known. Raises one of `failures`."""
         known = self._known.get(question)
         if known:
-            age = self._clock() - known.asked_at
-            if age < self._shared_s:
-                return Answer(known.value, age)
+            if self._is_young(question, known):
+                return Answer(known.value, self._clock() - known.asked_at)
             if known.failed_at is not None and self._clock() - known.failed_at < REST_S:
                 return self._instead(known)
         asking = self._asking.get(question) or self._begin(question, ask)
@@ -94,6 +96,12 @@ class Shared(Generic[T]):
                 raise
             return Answer(known.value, self._clock() - known.asked_at, stale=True)
         return Answer(found.value, self._clock() - found.asked_at)
+
+    def _is_young(self, question: Hashable, known: _Known[T]) -> bool:
+        age = self._clock() - known.asked_at
+        if AHEAD * self._shared_s <= age < self._shared_s and known.failed_at is None and question not in self._asking:
+            self._begin(question, known.ask)
+        return age < self._shared_s
 
     def _instead(self, known: _Known[T]) -> Answer[T]:
         failed = known.failed_at is not None
@@ -129,7 +137,7 @@ class Shared(Generic[T]):
             if last := self._known.get(question):
                 last.failed_at = self._clock()
             raise
-        known = _Known(value, asked_at, self._clock() - asked_at)
+        known = _Known(value, asked_at, self._clock() - asked_at, ask)
         self._known[question] = known
         self._known.move_to_end(question)
         while len(self._known) > REMEMBERED:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from b3_pipeline.api import sharing
-from b3_pipeline.api.sharing import RECENT_S, REMEMBERED, REST_S, Answer, Shared
+from b3_pipeline.api.sharing import AHEAD, RECENT_S, REMEMBERED, REST_S, SHARED_S, Answer, Shared
 
 SHORT = 0.02
 
@@ -54,6 +54,21 @@ def test_of_many_who_ask_the_same_one_asks(told: Callable[[Story], None]) -> Non
     async def story(source: Source, shared: Shared[int], _passed: list[float]) -> None:
         found = await asyncio.gather(*(shared.get("q", source.ask) for _ in range(50)))
         assert {answer.value for answer in found} == {1} == {source.asked}
+
+    told(story)
+
+
+def test_a_result_that_will_soon_be_too_old_is_given_while_one_asks_for_the_next(told: Callable[[Story], None]) -> None:
+    async def story(source: Source, shared: Shared[int], passed: list[float]) -> None:
+        await shared.get("?", source.ask)
+        passed[0] = SHARED_S * AHEAD
+        source.open.clear()
+        assert [shared.fresh("?"), shared.fresh("?"), (await soon(shared.get("?", source.ask))).value] == [1, 1, 1]
+        await asyncio.sleep(0)
+        assert source.asked == 2
+        source.open.set()
+        passed[0] = SHARED_S
+        assert (await soon(shared.get("?", source.ask))).value == 2
 
     told(story)
 
