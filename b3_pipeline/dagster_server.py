@@ -18,6 +18,7 @@ import httpx2
 from b3_pipeline.credentials import write_private
 from b3_pipeline.errors import B3Error
 from b3_pipeline.ports import HOST
+from b3_pipeline.postgres.dsn import checked
 from b3_pipeline.processes import Program
 from b3_pipeline.settings import PROJECT, Settings
 from b3_pipeline.sockets import private_folder, socket_folder
@@ -138,14 +139,11 @@ def drop_old_compute_logs(home: Path, now: datetime) -> int:
 
 
 def storage_url(dsn: str) -> str:
-    """A DSN as Dagster's storage takes it. Raises B3Error when it is no URL.
+    """A DSN as Dagster's storage takes it. Raises BadDsn.
 
     SQLAlchemy 2.1 takes `postgresql://` for psycopg 3, in which dagster-postgres sends a `NOTIFY` that is no valid SQL.
     """
-    parts = urlsplit(dsn)
-    if parts.scheme not in ("postgres", "postgresql"):
-        raise B3Error("B3_POSTGRES_DSN must look like postgresql://user:password@host:5432/database.")
-    return urlunsplit(parts._replace(scheme="postgresql+psycopg2"))
+    return urlunsplit(urlsplit(checked(dsn))._replace(scheme="postgresql+psycopg2"))
 
 
 def programs(settings: Settings, env: Mapping[str, str], definitions: Path | None = None) -> list[Program]:

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from b3_pipeline import ports, services
 from b3_pipeline.alerts.probe import test_channels
 from b3_pipeline.backup.backups import backups, own
+from b3_pipeline.backup.dumping import DumpFailed, programs_of
 from b3_pipeline.backup.tidying import checkpoint_left
 from b3_pipeline.credentials import unsafe
 from b3_pipeline.errors import B3Error
@@ -31,6 +32,8 @@ from b3_pipeline.identity import home_id
 from b3_pipeline.parsing.kinds import LEGACY_KINDS
 from b3_pipeline.places import backups_of, exports_of
 from b3_pipeline.postgres.dsn import BadDsn, checked, reason
+from b3_pipeline.postgres.examining import examined
+from b3_pipeline.postgres.roles import OLDEST, OWNER, ROLES
 from b3_pipeline.postgres.server import BINARIES
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.questdb.jar import VERSION as QUESTDB_VERSION
@@ -66,6 +69,7 @@ def examine(settings: Settings) -> list[Check]:
         *_programs(),
         *_ports(settings),
         *_servers(settings),
+        *_roles(settings),
         *_api(settings),
         *_restarts(settings),
         *_backups(settings),
@@ -167,8 +171,8 @@ def _servers(settings: Settings) -> Iterator[Check]:
     try:
         with psycopg.connect(checked(engines.postgres_dsn), connect_timeout=5) as connection:
             version = connection.info.server_version // 10_000
-        good = version >= 14
-        advice = "" if good else "PostgreSQL ≥ 14 is needed."
+        good = version >= OLDEST
+        advice = "" if good else f"PostgreSQL ≥ {OLDEST} is needed."
         yield Check("PostgreSQL server", "ok" if good else "fail", f"PostgreSQL {version}", advice)
     except BadDsn as error:
         yield Check("PostgreSQL server", "fail", str(error), "Correct B3_POSTGRES_DSN.")
@@ -176,6 +180,25 @@ def _servers(settings: Settings) -> Iterator[Check]:
         yield Check(
             "PostgreSQL server", "fail", reason(error), "See logs/postgres.log in the home, or B3_POSTGRES_DSN."
         )
+
+
+def _roles(settings: Settings) -> Iterator[Check]:
+    """What each role of a PostgreSQL of one's own may do, by the DSNs that are set."""
+    for role in ROLES:
+        dsn: SecretStr | None = getattr(settings, role.setting)
+        if dsn is None:
+            continue
+        try:
+            for found in examined(role, dsn.get_secret_value()):
+                yield Check(found.name, "ok" if found.good else "fail", found.found, found.advice)
+            if role is OWNER:
+                folder, version = programs_of(dsn.get_secret_value())
+                yield Check("pg_dump for backups", "ok", f"of version {version}, in {folder}")
+        except DumpFailed as error:
+            yield Check("pg_dump for backups", "fail", str(error), "docs/postgres.md, backup and restore.")
+        except B3Error as error:
+            advice = f"Correct B3_{role.setting.upper()}: docs/postgres.md."
+            yield Check(f"PostgreSQL for B3_{role.setting.upper()}", "fail", str(error), advice)
 
 
 def _api(settings: Settings) -> Iterator[Check]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -29,3 +32,24 @@ def write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def replace_synced(path: Path, content: bytes, check: Callable[[], object] = lambda: None) -> None:
+    """Puts a file in place whole, safe on disk, with the rights of the one before, or of its folder: others write on in it.
+
+    A link stays one, to the new file. `check` is called right before, when all is written. Raises OSError, and what `check`
+    raises: then the file is as it was.
+    """
+    path = path.resolve()
+    like = (path if path.exists() else path.parent).stat()
+    draft = path.with_name(f".{path.name}.draft-{secrets.token_hex(4)}")
+    try:
+        write_synced(draft, content)
+        os.chmod(draft, like.st_mode & 0o666)
+        with suppress(PermissionError):
+            os.chown(draft, like.st_uid, like.st_gid)
+        check()
+        draft.replace(path)
+        sync(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -18,7 +18,8 @@ from b3_pipeline.errors import B3Error
 from b3_pipeline.home import Hold, Holder, HomeBusy, State, hold, require_disk
 from b3_pipeline.ports import require_free
 from b3_pipeline.postgres import server as postgres
-from b3_pipeline.postgres.dsn import checked
+from b3_pipeline.postgres.dsn import BadDsn, checked
+from b3_pipeline.postgres.roles import ROLES
 from b3_pipeline.postgres.server import PostgresServer
 from b3_pipeline.processes import Child, Record, find_process
 from b3_pipeline.progress import SILENT, Report
@@ -47,10 +48,20 @@ STOP_TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Engines:
-    """The two databases, healthy: where QuestDB is, and PostgreSQL's DSN (`postgresql://…`, with its password)."""
+    """The two databases, healthy: where QuestDB is, and PostgreSQL's DSN (`postgresql://…`, with its password).
+
+    `app_dsn` is for what reads and writes rows and makes no tables, `reader_dsn` for what only reads ideas and warehouse.
+    """
 
     questdb: Address
     postgres_dsn: str = field(repr=False)
+    app_dsn: str = field(default="", repr=False)
+    reader_dsn: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        """A DSN that is not given is that of the one who may do more."""
+        object.__setattr__(self, "app_dsn", self.app_dsn or self.postgres_dsn)
+        object.__setattr__(self, "reader_dsn", self.reader_dsn or self.app_dsn)
 
 
 @contextmanager
@@ -81,10 +92,16 @@ def engines(settings: Settings, report: Report = SILENT) -> Iterator[Engines]:
 
 def known_engines(settings: Settings, holder: Holder | None = None) -> Engines:
     """Where the databases are: by URL, or embedded in this home (by its holder, whose ports may be others than ours)."""
-    url, dsn = settings.questdb_url, settings.postgres_dsn
+    url, dsn, *others = (
+        settings.questdb_url,
+        settings.postgres_dsn,
+        settings.postgres_app_dsn,
+        settings.postgres_reader_dsn,
+    )
     return Engines(
         Address.from_url(url.get_secret_value()) if url else _embedded_address(settings, holder),
         dsn.get_secret_value() if dsn else PostgresServer(settings.home).dsn,
+        *(other.get_secret_value() if other else "" for other in others),
     )
 
 
@@ -96,8 +113,9 @@ def _embedded_address(settings: Settings, holder: Holder | None) -> Address:
 def _require_sound(settings: Settings) -> None:
     """Before anything starts, or anybody else reads a DSN, who might quote it. Raises HalfRestored, BadDsn."""
     require_restored(settings.home)
-    if settings.postgres_dsn:
-        checked(settings.postgres_dsn.get_secret_value())
+    for role in ROLES:
+        if (dsn := getattr(settings, role.setting)) is not None:
+            checked(dsn.get_secret_value(), role.variable)
 
 
 def _make_ready(settings: Settings, report: Report) -> None:
@@ -323,9 +341,9 @@ def _own_questdb(settings: Settings) -> bool:
 
 def _connects(settings: Settings) -> bool:
     try:
-        with psycopg.connect(known_engines(settings).postgres_dsn, connect_timeout=3):
+        with psycopg.connect(checked(known_engines(settings).postgres_dsn), connect_timeout=3):
             return True
-    except psycopg.Error:
+    except (BadDsn, psycopg.Error):
         return False
 
 

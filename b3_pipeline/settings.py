@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AwareDatetime, BaseModel, Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -68,10 +77,23 @@ class Settings(BaseSettings):
     port_base: int = Field(default=8800, ge=1024, le=65_000, description="First of the ports")
     legacy_dir: Path | None = Field(default=None, description="Folder in which the legacy collectors write")
     shadow_dir: Path | None = Field(default=None, description="Folder of our shadow files; none: shadow in the home")
+    lowdb_dir: Path | None = Field(default=None, description="Folder of the LowDB files, ideas.json and db.json")
+    signals_inbox: Path | None = Field(
+        default=None, description="Folder into which TP-Capital's bots put files of JSON lines"
+    )
     questdb_url: SecretStr | None = Field(
         default=None, description="A QuestDB of one's own: http://user:password@host:9000?pg_port=8812"
     )
     postgres_dsn: SecretStr | None = Field(default=None, description="A PostgreSQL of one's own: postgresql://…")
+    postgres_app_dsn: SecretStr | None = Field(
+        default=None, description="The same server as b3_app, for the API; none: as B3_POSTGRES_DSN"
+    )
+    postgres_reader_dsn: SecretStr | None = Field(
+        default=None, description="The same server as b3_reader, for what only reads; none: as the API"
+    )
+    postgres_admin_dsn: SecretStr | None = Field(
+        default=None, description="The same server as its administrator, for `b3 postgres setup` alone"
+    )
     token_key: SecretStr | None = Field(
         default=None, description="Encrypts the bots' tokens: 32 bytes in URL-safe base64; several, the newest first"
     )
@@ -178,6 +200,14 @@ class Settings(BaseSettings):
     @classmethod
     def _listed(cls, given: object) -> object:
         return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+
+    @field_validator("postgres_app_dsn", "postgres_reader_dsn")
+    @classmethod
+    def _beside(cls, given: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """They are for the server of B3_POSTGRES_DSN, which comes before them."""
+        if given is not None and info.data.get("postgres_dsn") is None:
+            raise ValueError("it is nothing without B3_POSTGRES_DSN")
+        return given
 
     @field_validator("settlements_url", "indicators_url", "vol_surface_url", "dxy_url", "gamma_url", "legacy_url")
     @classmethod

@@ -474,3 +474,5 @@ REPORTED_TABLES: tuple[str, ...] = tuple(t.name for t in MARKET_TABLES if t.name
 LEDGERS: tuple[Table, ...] = (TABLES["b3_loads"], TABLES["b3_revisions"])
 #: TP-Capital's tables that an import fills.
 TP_TABLES: tuple[Table, ...] = (TABLES["tp_capital_signals"], TABLES["telegram_bots"], TABLES["telegram_channels"])
+#: What the raw archive can bring back: the market tables, and the signals that came in live.
+ARCHIVED_TABLES: tuple[Table, ...] = (*MARKET_TABLES, TABLES["tp_capital_signals"])

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from b3_pipeline.settings import PROJECT
-from bench import api, cutover, export, history, live, load, validate  # noqa: F401  (they enter themselves into the registry)
+from bench import api, cutover, export, history, live, load, lowdb, lowdb_api, validate  # noqa: F401  (they enter themselves into the registry)
 from bench.registry import BENCHMARKS, Figures, Options
 from bench.report import show, write
 

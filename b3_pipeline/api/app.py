@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from b3_pipeline.api import metrics, reference
 from b3_pipeline.api import service as of_home
 from b3_pipeline.api.around import Around, own_hosts
+from b3_pipeline.api.ideas import routes as ideas
 from b3_pipeline.api.keys import Guarded
 from b3_pipeline.api.legacy import LegacyFront
 from b3_pipeline.api.logs import log, log_to_stderr
@@ -22,7 +23,7 @@ from b3_pipeline.api.page import routes as page_routes
 from b3_pipeline.api.service import Service
 from b3_pipeline.api.store import StoreAway
 from b3_pipeline.api.switch import legacy_contract
-from b3_pipeline.api.v1 import errors, overview
+from b3_pipeline.api.v1 import errors, overview, signals_bots, signals_routes
 from b3_pipeline.api.v1 import routes as v1
 from b3_pipeline.api.v1.front import OverviewFront
 from b3_pipeline.settings import Settings
@@ -68,6 +69,9 @@ def create_app(
     )
     errors.install(app)
     app.include_router(v1.router)
+    app.include_router(signals_routes.router)
+    app.include_router(signals_bots.router)
+    app.include_router(ideas.router)
     app.include_router(page_routes.router)
     app.include_router(metrics.router)
     app.include_router(reference.router)

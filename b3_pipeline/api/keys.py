@@ -87,6 +87,8 @@ class Guarded:
     def _require(self, scope: Scope) -> None:
         """Raises Problem. Whoever tries keys is as slow as whoever asks the database."""
         path = scope["path"]
+        if scope["method"] not in _READING and dict(scope["headers"]).get(b"sec-fetch-site") == b"cross-site":
+            raise Problem(403, "Another site's page may not change anything here.")
         shared = path.startswith(_SHARED) or path == "/"
         if not shared:
             self._take(scope)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,14 @@ class Problem(Exception):
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
-    """A problem document."""
+    """A problem document; `success` is what the clients of the ideas have always looked at."""
     document = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail}
-    document |= {name: value for name, value in more.items() if value is not None}
-    return Response(orjson.dumps(document), status, dict(headers or {}), MEDIA_TYPE)
+    document |= {"success": False} | {name: value for name, value in more.items() if value is not None}
+    return Response(_written(document), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def _written(document: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except TypeError:  # a record that is quoted may have a whole number of any size
+        return json.dumps(document, ensure_ascii=False).encode()

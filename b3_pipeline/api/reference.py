@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
 
-from b3_pipeline.api.page.routes import render
+from b3_pipeline.api.page.rendering import render
 
 router = APIRouter(include_in_schema=False)
 

@@ -6,27 +6,41 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from b3_pipeline.api.sharing import Shared
 from b3_pipeline.api.store import Store, StoreAway
+from b3_pipeline.api.writers import Writers
+from b3_pipeline.lowdb.store import Store as Ideas
+from b3_pipeline.lowdb.tables import Tables
 from b3_pipeline.ports import HOST
 from b3_pipeline.postgres import mismatches
 from b3_pipeline.postgres.flags import Current, Flags
 from b3_pipeline.settings import Settings
+from b3_pipeline.sources.archive import FOLDER, Archive
 
 #: Pages of tables that are made at once: one may have 33 000 rows, and the processor has other things to do.
 PAGES = 2
 #: How often flags and phase are read again: processes follow within a second.
 FLAGS_EVERY_S = 0.5
+#: How long what is handed in waits for whoever else writes into the archive.
+ARCHIVE_PATIENCE_S = 2.0
+
+
+def _no_ideas() -> Ideas:
+    """Of a service that was given no store of the ideas: it is away."""
+    return Tables(None, lambda: datetime.now(UTC))
 
 
 @dataclass
 class Service:
     """One process of the service. `shared` has results for all who ask the same at once; `flags` is as of half a second ago.
 
-    Who makes a page of a table holds `pages` meanwhile.
+    Who makes a page of a table holds `pages` meanwhile. `reader_dsn` is for what only reads ideas and warehouse; None: as
+    `postgres_dsn`. `ideas` are the idea bank and the documentation, wherever the phase of their domain has them.
+    Routes that block while they write do so in `writers`.
     """
 
     settings: Settings
@@ -35,6 +49,14 @@ class Service:
     flags: Current
     shared: Shared[Any] = field(default_factory=lambda: Shared(StoreAway))
     pages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PAGES))
+    reader_dsn: str | None = field(default=None, repr=False)
+    ideas: Ideas = field(default_factory=_no_ideas)
+    writers: Writers = field(default_factory=Writers)
+
+    @cached_property
+    def archive(self) -> Archive:
+        """The raw archive, for what is handed in: one, for it knows the names that it has."""
+        return Archive(self.settings.home / FOLDER, patience_s=ARCHIVE_PATIENCE_S)
 
     @property
     def phase(self) -> str:
@@ -66,15 +88,18 @@ class Service:
 @asynccontextmanager
 async def service(settings: Settings) -> AsyncIterator[Service]:
     """The service of a home whose servers are up; follows the flags for the length of the block. Raises B3Error."""
+    from b3_pipeline.lowdb.serving import opened
     from b3_pipeline.services import known_engines
 
     engines = known_engines(settings)
-    flags = Flags(settings.home, engines.postgres_dsn)
+    flags = Flags(settings.home, engines.app_dsn)
     async with Store(engines.questdb) as store:
-        made = Service(settings, store, engines.postgres_dsn, await asyncio.to_thread(flags.current))
+        standing = await asyncio.to_thread(flags.current)
+        made = Service(settings, store, engines.app_dsn, standing, reader_dsn=engines.reader_dsn)
         following = asyncio.create_task(_follow(made, flags))
         try:
-            yield made
+            async with opened(settings, engines.app_dsn, lambda: made.flags) as made.ideas:
+                yield made
         finally:
             following.cancel()
             with suppress(asyncio.CancelledError):

@@ -13,14 +13,13 @@ from psycopg import sql
 from psycopg.rows import TupleRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from b3_pipeline.asking import Asking
 from b3_pipeline.errors import B3Error
 from b3_pipeline.questdb.client import Address
 
 POOL = 6
 #: For a connection, and for an answer: who asks gets a clear 503 then, instead of waiting for ever.
 CONNECT_S, WAIT_S, ANSWER_S = 3, 2.0, 5.0
-#: So long the server may take to end a question that nobody waits for any more; then its connection is closed.
-CANCEL_S = 1.0
 #: Rows that are made at once: meanwhile the event loop does nothing else.
 _BATCH = 1_000
 
@@ -29,6 +28,10 @@ Query = LiteralString | sql.SQL | sql.Composed
 
 class StoreAway(B3Error):
     """QuestDB does not answer, or not in time."""
+
+
+class StoreSlow(StoreAway):
+    """QuestDB is there, and does not answer in time."""
 
 
 #: What says so; the pool's time-outs are among them.
@@ -61,8 +64,7 @@ class Store:
             open=False,
             reconnect_timeout=1,
         )
-        self._asking: set[asyncio.Task[list[dict[str, Any]]]] = set()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._asking = Asking()
 
     async def __aenter__(self) -> Store:
         await self._pool.open()
@@ -71,24 +73,15 @@ class Store:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.gather(*map(_end, self._asking))
+        await self._asking.end()
         await self._pool.close(timeout=1)
 
     async def rows(self, query: Query, *values: object) -> list[dict[str, Any]]:
         """The rows of one SELECT with bound values."""
-        task = asyncio.create_task(self._rows(query, values))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
         try:
-            done, _ = await asyncio.wait([task], timeout=ANSWER_S)
-        except asyncio.CancelledError:
-            self._leave(task)
-            raise
-        if not done:
-            self._leave(task)
-            raise StoreAway("QuestDB does not answer in time.")
-        try:
-            return task.result()
+            return await self._asking.within(ANSWER_S, self._rows(query, values))
+        except TimeoutError:
+            raise StoreSlow("QuestDB does not answer in time.") from None
         except _AWAY as error:
             raise StoreAway("QuestDB does not answer.") from error
 
@@ -102,12 +95,6 @@ class Store:
                     await asyncio.sleep(0)
         return found
 
-    def _leave(self, task: asyncio.Task[Any]) -> None:
-        """Ends a question that nobody waits for; beside, for a silent server does not let go of it soon."""
-        ending = asyncio.create_task(_end(task))
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
-
     async def row(self, query: Query, *values: object) -> dict[str, Any] | None:
         """The first row of one SELECT; None when there is none."""
         rows: Sequence[dict[str, Any]] = await self.rows(query, *values)
@@ -117,14 +104,3 @@ class Store:
         """The one moment that a SELECT gives; None when it is null."""
         found = await self.row(query, *values)
         return next(iter(found.values())) if found else None
-
-
-async def _end(task: asyncio.Task[Any]) -> None:
-    """Cancels a question. psycopg asks the server to end it, and closes the connection when it is cancelled once more."""
-    task.cancel()
-    done, _ = await asyncio.wait([task], timeout=CANCEL_S)
-    if not done:
-        task.cancel()
-        await asyncio.wait([task], timeout=CANCEL_S)
-    if task.done() and not task.cancelled():
-        task.exception()  # whatever it was, nobody waits for it

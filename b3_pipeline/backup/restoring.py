@@ -37,6 +37,7 @@ from b3_pipeline.errors import B3Error, UsageError
 from b3_pipeline.failpoints import reached
 from b3_pipeline.home import hold, require_disk
 from b3_pipeline.identity import home_id
+from b3_pipeline.lowdb.fence import note_of
 from b3_pipeline.migration_log import FOLDER as LOGS
 from b3_pipeline.migration_log import Step, write
 from b3_pipeline.places import Place, backups_of
@@ -247,6 +248,7 @@ class _Restoring:
             load_postgres(self.where, self.backup, dsn, self.drafts / "files")
             reached(STEPS[4])
             self._require_none(relational_differences(self.backup.manifest, dsn))
+        note_of(self.settings.home).unlink(missing_ok=True)  # of a phase that may be newer than the restored one
         self._note("postgres", "done")
 
     def _require_none(self, problems: Sequence[str]) -> None:

@@ -15,6 +15,8 @@ from b3_pipeline.cli import (
     exports,
     flags,
     gaps,
+    lowdb,
+    postgres,
     quality,
     quarantine,
     retention,
@@ -58,6 +60,7 @@ for part in (
     quarantine,
     schema,
     signals,
+    lowdb,
     quality,
     flags,
     gaps,
@@ -65,6 +68,7 @@ for part in (
     exports,
     warehouse,
     retention,
+    postgres,
 ):
     part.register(app)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 cutover_app = typer.Typer(
     no_args_is_help=True, help="The cutover: the phase, the gates of the next step, forward and back."
 )
-Domain = Annotated[str, typer.Option(help="Which data: market.")]
+Domain = Annotated[str, typer.Option(help="Which data: market, or ideas (LowDB's).")]
 Why = Annotated[str, typer.Option(help="The reason, for the history.")]
 Who = Annotated[str, typer.Option(help="Who decided it; the user of this process unless given.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")]
@@ -46,6 +46,8 @@ def status(domain: Domain = "market", as_json: Json = False) -> None:
       b3 cutover status
 
       b3 cutover status --json | jq '.gates[] | select(.ok | not)'
+
+      b3 cutover status --domain ideas
     """
     from b3_pipeline.cutover import evidence, journal, phases, switching_off
 
@@ -70,7 +72,8 @@ def status(domain: Domain = "market", as_json: Json = False) -> None:
     since = f" since {entry.since:%Y-%m-%d %H:%M} UTC ({entry.who}: {entry.why})" if entry.since else ""
     say(f"The {domain} data are in phase [bold]{entry.value}[/]{escape(since)}.")
     if task:
-        say(f"[bold yellow]A {task.kind} to {task.to} has not ended[/]: run `b3 cutover {task.kind}` again.")
+        again = f"b3 cutover {task.kind}{journal.option(domain)}"
+        say(f"[bold yellow]A {task.kind} to {task.to} has not ended[/]: run `{again}` again.")
     if step:
         _show_gates(found, f"Gates to {step.to}")
     rows = ([part.name, part.state, part.evidence, part.what_to_do] for part in parts)
@@ -96,6 +99,8 @@ def advance(
       b3 cutover advance --why "agreed with the desk"
 
       b3 cutover advance --override --why "the provider is away, agreed with the desk"
+
+      b3 cutover advance --domain ideas --why "agreed with the desk"
     """
     from b3_pipeline.cutover import evidence
     from b3_pipeline.cutover.advance import advance as run
@@ -127,11 +132,15 @@ def rollback(
     backups. A rollback that was cut off is finished by running this again. Where QuestDB is away, or the folder cannot be
     read, readers go back all the same, and it ends with 1.
 
+    Of the ideas the LowDB files first get all that was written in PostgreSQL since, while writes wait for it.
+
     Examples:
 
       b3 cutover rollback --dry-run
 
       b3 cutover rollback --collectors-stopped --why "the desk asks for it"
+
+      b3 cutover rollback --domain ideas --why "the desk asks for it"
     """
     from b3_pipeline.cutover.rollback import rollback as run
 
@@ -139,7 +148,7 @@ def rollback(
         if not as_json:
             _show_stays(plan)
 
-    with _desk(domain, show=not as_json, even_without_questdb=True) as desk:
+    with _desk(domain, show=not as_json, back=True) as desk:
         done = run(desk, why=why, who=who, collectors_stopped=collectors_stopped, dry_run=dry_run, announce=announce)
     if as_json:
         emit(_rolled_back(done, dry_run=dry_run))
@@ -192,12 +201,12 @@ def _show_advanced(done: Advanced, domain: str, *, dry_run: bool, override: bool
 def _show_stays(plan: RolledBack) -> None:
     if not plan.parts:
         return
-    rows = ([p.file, p.rows, p.added, p.filled, p.beyond, p.stands] for p in plan.parts)
-    heads = ["file", "rows to write", "new lines", "lines filled", "stays behind", "file's own stands"]
+    rows = ([p.file, p.rows, p.added, p.filled, p.removed, p.beyond, p.stands] for p in plan.parts)
+    heads = ["file", "rows to write", "new lines", "lines filled", "lines gone", "stays behind", "file's own stands"]
     table("What the legacy files get, and what cannot go back", heads, rows, heads[1:])
     for file, given in plan.stays.items():
         if given["beyond"]:
-            say(f"{file}: {given['beyond']:,} rows stay in QuestDB only: {given['what']}.")
+            say(f"{file}: {given['beyond']:,} rows stay in the tables only: {given['what']}.")
 
 
 def _show_rolled_back(done: RolledBack) -> None:
@@ -224,7 +233,7 @@ def _servers(settings: Settings, report: Report, even_without_questdb: bool) -> 
         except (B3Error, OSError) as error:
             if isinstance(error, HomeBusy) or not even_without_questdb:
                 raise
-            report(f"{error} Readers go back without it.")
+            report(f"{error} It goes on without QuestDB.")
             servers = known_engines(settings)
             away = SecretStr(servers.questdb.http_url)  # as if it were somebody else's, whom nobody has to start
             stack.enter_context(engines(settings.model_copy(update={"questdb_url": away}), report))
@@ -232,12 +241,16 @@ def _servers(settings: Settings, report: Report, even_without_questdb: bool) -> 
 
 
 @contextmanager
-def _desk(domain: str, *, show: bool, even_without_questdb: bool = False) -> Iterator[Desk]:
-    """The servers of the home, and what is being looked at on a line of its own."""
+def _desk(domain: str, *, show: bool, back: bool = False) -> Iterator[Desk]:
+    """The servers of the home, and what is being looked at on a line of its own.
+
+    Who goes back, and the ideas, need no QuestDB.
+    """
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from b3_pipeline.cutover import phases
     from b3_pipeline.cutover.evidence import Desk
+    from b3_pipeline.postgres.flags import MARKET
     from b3_pipeline.progress import SILENT, ConsoleReport
     from b3_pipeline.questdb.client import QuestDB
     from b3_pipeline.settings import Settings
@@ -246,7 +259,7 @@ def _desk(domain: str, *, show: bool, even_without_questdb: bool = False) -> Ite
     settings = Settings()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with (
-        _servers(settings, ConsoleReport(console) if show else SILENT, even_without_questdb) as servers,
+        _servers(settings, ConsoleReport(console) if show else SILENT, back or domain != MARKET) as servers,
         QuestDB(servers.questdb) as db,
         Progress(*columns, console=console, disable=not show, transient=True) as bar,
     ):

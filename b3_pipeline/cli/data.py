@@ -170,7 +170,7 @@ def replay(
     """
     from b3_pipeline.loading.archived import archive_of, found
     from b3_pipeline.settings import Settings
-    from b3_pipeline.tables import MARKET_TABLES
+    from b3_pipeline.tables import ARCHIVED_TABLES
 
     archive = archive_of(Settings().home)
     if source is not None and source not in archive.sources():
@@ -180,7 +180,7 @@ def replay(
     if not files:
         raise UsageError("The archive has nothing of these sessions: `b3 archive list` says what it has.")
     with Run(not as_json, f"Replaying {source or 'the archive'}", lambda _servers: files) as run:
-        conclude(run.load("replay", {}, [t.name for t in MARKET_TABLES]), strict=strict, as_json=as_json)
+        conclude(run.load("replay", {}, [t.name for t in ARCHIVED_TABLES]), strict=strict, as_json=as_json)
 
 
 def settlements(

@@ -134,6 +134,7 @@ def _foreground(
             all_services(settings, report, held, definitions) as services,
         ):
             _apply_schema(settings, services.engines.questdb)
+            _prepare_ideas(settings, services.engines.postgres_dsn)
             _lead_readers(settings, services.engines.postgres_dsn)
             report("Waiting for Dagster.")
             services.wait_healthy()
@@ -154,6 +155,16 @@ def _apply_schema(settings: Settings, address: Address) -> None:
 
     with QuestDB(address) as db:
         schema.apply(db, settings.clock, lock=schema.lock_of(settings))
+
+
+def _prepare_ideas(settings: Settings, dsn: str) -> None:
+    """Makes the tables of the ideas, so that board and API are of use without a migration."""
+    from b3_pipeline.lowdb.schema import prepare
+
+    try:
+        prepare(dsn, settings.home, settings.clock)
+    except (B3Error, OSError) as error:  # all else is of use without them
+        say(f"[bold red]The tables of the ideas were not made:[/] {escape(str(error))}")
 
 
 def _lead_readers(settings: Settings, dsn: str) -> None:

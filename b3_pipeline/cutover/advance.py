@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from b3_pipeline import migration_log
-from b3_pipeline.cutover import evidence, journal, link, phases
+from b3_pipeline.cutover import evidence, ideas, journal, market, phases
 from b3_pipeline.cutover.evidence import Desk
 from b3_pipeline.cutover.gates import Gate
 from b3_pipeline.cutover.journal import Task
 from b3_pipeline.errors import B3Error, UsageError
 from b3_pipeline.failpoints import reached
-from b3_pipeline.postgres.flags import AGE_S, LONGEST_TEXT, PHASE, SHADOW_FILES, Entry, Flags, require, set_flag, user
-from b3_pipeline.shadow.drift import drift
-from b3_pipeline.shadow.files import folder_of
-from b3_pipeline.shadow.writing import refresh
+from b3_pipeline.postgres.flags import IDEAS, LONGEST_TEXT, MARKET, PHASE, Entry, require, user
 
-#: Where a test ends the process: after each of what a step does.
-STEPS = (
-    "advance: noted",
-    "advance: shadow files on",
-    "advance: shadow files written",
-    "advance: phase set",
-    "advance: link moved",
-    "advance: logged",
-)
+
+class Moves(NamedTuple):
+    """What a step of a domain does: `moving` is held while the phase is set, and gives notes for the log; `follow` comes then.
+
+    `before` and `after` are the points at which a test ends the process in them.
+    """
+
+    moving: Callable[[Desk, Task], AbstractContextManager[Mapping[str, Any]]]
+    follow: Callable[[Desk, Task], None]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """All points at which a test ends the process, in their order."""
+        return ("advance: noted", *self.before, "advance: phase set", *self.after, "advance: logged")
+
+
+MOVES: Mapping[str, Moves] = {
+    MARKET: Moves(market.moving, market.follow, market.BEFORE, market.AFTER),
+    IDEAS: Moves(ideas.moving, ideas.follow, ideas.BEFORE, ideas.AFTER),
+}
 _GREEN = "all gates are green"
-_WAY_BACK = "`b3 cutover rollback`"
-
-
-class ShadowDiffers(B3Error):
-    """The files that readers are about to see are not what the tables say."""
 
 
 class Unfinished(B3Error):
@@ -77,7 +84,8 @@ def advance(
         phase, task = desk.entry().value, journal.under_way(desk.settings.home, desk.domain)
         if task and task.kind == "rollback":
             raise Unfinished(
-                f"A rollback was begun at {task.began} and has not ended: `b3 cutover rollback` goes on with it."
+                f"A rollback was begun at {task.began} and has not ended: `b3 cutover rollback{journal.option(desk.domain)}` goes on "
+                "with it."
             )
         if task and task.to == phase:  # it has moved; what follows was cut off
             return Advanced(phase, phase, [], moved=True, log=None if dry_run else _conclude(desk, file, task))
@@ -94,9 +102,10 @@ def advance(
         task = Task("advance", phase, answer.to, desk.now.isoformat(), who or user(), reason, bool(answer.red))
         task = journal.keep(file, replace(task, notes={"gates": [gate.document() for gate in found]}))
         reached("advance: noted")
-        _prepare(desk, task)
-        desk.enter(task.to, who=task.who, why=task.why)
-        reached("advance: phase set")
+        with MOVES[desk.domain].moving(desk, task) as notes:
+            task = journal.noted(file, task, **notes)
+            desk.enter(task.to, who=task.who, why=task.why)
+            reached("advance: phase set")
         return Advanced(task.to, task.to, found, moved=True, log=_conclude(desk, file, task))
 
 
@@ -106,49 +115,11 @@ def _reason(why: str, red: Sequence[Gate]) -> str:
     return f"override of {', '.join(gate.name for gate in red)}: {why.strip()}"[:LONGEST_TEXT]
 
 
-def _prepare(desk: Desk, task: Task) -> None:
-    """Before file readers are led to our files: these go on with every load, are written anew, and say what the tables do."""
-    if not _leads_to_ours(task):
-        return
-    folder = folder_of(desk.settings)
-    if not Flags(desk.settings.home, desk.dsn).current().is_on(SHADOW_FILES.name, desk.domain):
-        why = f"the phase goes to {task.to}"
-        set_flag(desk.dsn, SHADOW_FILES.name, "on", why=why, who=task.who, at=desk.now, domain=desk.domain)
-    reached("advance: shadow files on")
-    desk.tell("Writing the shadow files")
-    desk.sleep(AGE_S)  # until then another process may load without writing them
-    failed = _not_written(desk)
-    failed += [f"{found.file} and {found.table} differ" for found in drift(desk.db, folder) if not found.ok]
-    if failed:
-        raise ShadowDiffers(
-            f"The phase is {task.phase} still, for the shadow files are not right: {'; '.join(failed)}."
-        )
-    reached("advance: shadow files written")
-
-
-def _not_written(desk: Desk) -> list[str]:
-    """Writes the shadow files anew; returns what went wrong."""
-    reports = refresh(desk.db, folder_of(desk.settings))
-    return [f"{report.file}: {report.reason}" for report in reports if not report.ok]
-
-
-def _leads_to_ours(task: Task) -> bool:
-    return task.to in link.OURS and task.phase not in link.OURS
-
-
 def _conclude(desk: Desk, file: Path, task: Task) -> Path:
-    """What follows once the phase has moved: the link, the log; then nothing is under way any more.
-
-    The shadow files are written once more: a load that had begun before they went on may have ended without them.
-    """
-    link.follow(desk.settings, task.to)
-    reached("advance: link moved")
-    if _leads_to_ours(task) and (failed := _not_written(desk)):
-        raise ShadowDiffers(
-            f"The phase is {task.to}, and the shadow files could not be written again: {'; '.join(failed)}. "
-            "`b3 cutover advance` goes on with it."
-        )
-    found = [Gate(given["name"], given["ok"], given["evidence"]) for given in task.notes.get("gates", ())]
+    """What follows once the phase has moved, and the log; then nothing is under way any more."""
+    MOVES[desk.domain].follow(desk, task)
+    told = task.notes.get("gates", ())
+    found = [Gate(given["name"], given["ok"], given["evidence"], desk.domain) for given in told]
     path = _log(desk, task, found, "done")
     reached("advance: logged")
     journal.done(file)
@@ -163,10 +134,14 @@ def _log(desk: Desk, task: Task, found: Sequence[Gate], outcome: str) -> Path:
         at=task.at,
         outcome=outcome,
         seconds=max(0.0, (desk.settings.clock() - task.at).total_seconds()),
-        way_back=_WAY_BACK if outcome == "done" else "nothing was changed",
+        way_back=f"`b3 cutover rollback{journal.option(desk.domain)}`" if outcome == "done" else "nothing was changed",
         why=task.why,
         who=task.who,
-        counts={gate.name: f"{'green' if gate.ok else 'RED'}: {gate.evidence}" for gate in found},
+        counts={
+            **{gate.name: f"{'green' if gate.ok else 'RED'}: {gate.evidence}" for gate in found},
+            **task.notes.get("parity", {}),
+        },
+        checksums=task.notes.get("files", {}),
         details={"phase": task.phase, "to": task.to, "override": task.override, "task": task.id},
     )
     return journal.logged_once(desk.settings.home, task, step)

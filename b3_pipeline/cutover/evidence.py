@@ -9,19 +9,24 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from b3_pipeline import standing
+from b3_pipeline import migration_log, standing
 from b3_pipeline.alerts import outbox
 from b3_pipeline.cutover import gates, looked, phases
 from b3_pipeline.cutover.gates import Gate, Verdict
 from b3_pipeline.cutover.looked import Looked
 from b3_pipeline.loading.archived import archive_of, entries
+from b3_pipeline.lowdb import levelling
+from b3_pipeline.lowdb.files import Files
+from b3_pipeline.lowdb.levelling import Parity
+from b3_pipeline.lowdb.model import FILE_NAMES, Record
 from b3_pipeline.parsing.capture import capture_moment
 from b3_pipeline.parsing.kinds import CAPTURE, LEGACY_KINDS
 from b3_pipeline.places import backups_of
-from b3_pipeline.postgres import callers, comparisons, mismatches
-from b3_pipeline.postgres.flags import PHASE, Entry, Flags, FlagsError, set_flag
+from b3_pipeline.postgres import callers, compared, comparisons, mismatches
+from b3_pipeline.postgres.flags import IDEAS, MARKET, PHASE, Entry, Flags, FlagsError, set_flag
 from b3_pipeline.quality.checks import PARITY, Check, checks_of
 from b3_pipeline.quality.finding import Context, reason_of
 from b3_pipeline.quality.of_home import context_of
@@ -41,6 +46,8 @@ from b3_pipeline.tables import MARKET_TABLES, TABLES
 DRAINED_WITHIN_S = 20.0
 #: Asking both sides for the legacy routes takes no longer: a capture may be on its way to us for half a minute.
 COMPARED_WITHIN_S = 60.0
+#: A write of an idea that is in the files is in the tables, too, after so long; writers of the files wait meanwhile.
+SETTLED_WITHIN_S = 1.0
 _COMPARISONS = 5_000
 Tell = Callable[[str], None]
 
@@ -120,10 +127,10 @@ def _each(desk: Desk, names: Iterable[str]) -> Iterator[Gate]:
     for name in names:
         desk.tell(f"Looking at {name.replace('_', ' ')}")
         try:
-            verdict = LOOKS[name](desk)
+            verdict = LOOKS[desk.domain][name](desk)
         except Exception as error:  # one that cannot be looked at must not hide the others
             verdict = Verdict(ok=False, found=f"{gates.UNSEEN}: {reason_of(error)}")
-        yield Gate(name, *verdict)
+        yield Gate(name, *verdict, desk.domain)
 
 
 def _schema(desk: Desk) -> Verdict:
@@ -168,8 +175,8 @@ def _of_values() -> Iterator[Check]:
 def _mismatches(desk: Desk) -> Verdict:
     from b3_pipeline.api.legacy import ROUTES
 
-    compared = asyncio.run(_both_sides(desk, ROUTES))
-    return gates.mismatches(mismatches.open_count(desk.dsn), compared, len(ROUTES))
+    asked = asyncio.run(_both_sides(desk, ROUTES))
+    return gates.mismatches(mismatches.open_count(desk.dsn, desk.domain), asked, len(ROUTES))
 
 
 async def _both_sides(desk: Desk, routes: Iterable[str]) -> int:
@@ -268,19 +275,83 @@ def readers_since(dsn: str, since: date) -> list[callers.Caller]:
     return [caller for caller in callers.recent(dsn, since) if caller.agent != HEALTH_AGENT]
 
 
-#: How each gate is looked at.
-LOOKS: Mapping[str, Callable[[Desk], Verdict]] = {
-    "schema": _schema,
-    "parity": _parity,
-    "last_session": _last_session,
-    "mismatches": _mismatches,
-    "comparisons": _comparisons,
-    "freshness": _freshness,
-    "archive": _archive,
-    "alerts": _alerts,
-    "backup": _backup,
-    "legacy_files": _legacy_files,
-    "callers": _callers,
+def _ideas_schema(desk: Desk) -> Verdict:
+    from b3_pipeline.lowdb.schema import IDEAS_SCHEMA, ideas
+
+    with ideas(desk.dsn) as db:
+        return gates.ideas_schema(IDEAS_SCHEMA.version(db), IDEAS_SCHEMA.head())
+
+
+def _ideas_parity(desk: Desk) -> Verdict:
+    """What differs counts only if it does so still while nobody writes the files: a write may have been under way."""
+    folder = levelling.folder_of(desk.settings)
+    levelling.checksums(folder)
+    found = levelling.parities(desk.dsn, _of_files(folder))
+    if not all(parity.ok for parity in found.values()):
+        with Files(folder, desk.settings.clock).held():
+            found = _settled(desk, _of_files(folder), found)
+    return gates.ideas_parity(found)
+
+
+def _of_files(folder: Path) -> dict[str, list[Record]]:
+    return levelling.records_of(levelling.read(levelling.paths_of(folder), levelling.MOVED_BYTES))
+
+
+def _settled(desk: Desk, given: Mapping[str, list[Record]], found: Mapping[str, Parity]) -> dict[str, Parity]:
+    """The numbers with what differs still of what differed, once the tables have what they were about to get."""
+    deadline = time.monotonic() + SETTLED_WITHIN_S
+    while True:
+        again = levelling.parities(desk.dsn, given, {table: set(parity.ids) for table, parity in found.items()})
+        if all(parity.ok for parity in again.values()) or time.monotonic() >= deadline:
+            return {table: replace(parity, source_keys=found[table].source_keys) for table, parity in again.items()}
+        desk.sleep(0.1)
+
+
+def _ideas_mismatches(desk: Desk) -> Verdict:
+    return gates.ideas_mismatches(mismatches.open_count(desk.dsn, desk.domain))
+
+
+def _ideas_comparisons(desk: Desk) -> Verdict:
+    since = desk.since
+    return gates.ideas_comparisons(compared.of_phase(desk.dsn, desk.domain, since) if since else compared.Counts())
+
+
+def _ideas_files(desk: Desk) -> Verdict:
+    taken = [
+        step["checksums"]
+        for step in migration_log.steps(desk.settings.home)
+        if step["kind"] == "cutover"
+        and step["outcome"] == "done"
+        and FILE_NAMES[0] in step["checksums"]
+        and step["details"]["to"] == phases.ACTIVE
+    ]
+    now = levelling.checksums(levelling.folder_of(desk.settings))
+    return gates.ideas_files(taken[-1] if taken else {}, now)
+
+
+_SAFE: Mapping[str, Callable[[Desk], Verdict]] = {"alerts": _alerts, "backup": _backup}
+#: By domain how each gate is looked at.
+LOOKS: Mapping[str, Mapping[str, Callable[[Desk], Verdict]]] = {
+    MARKET: {
+        "schema": _schema,
+        "parity": _parity,
+        "last_session": _last_session,
+        "mismatches": _mismatches,
+        "comparisons": _comparisons,
+        "freshness": _freshness,
+        "archive": _archive,
+        "legacy_files": _legacy_files,
+        "callers": _callers,
+        **_SAFE,
+    },
+    IDEAS: {
+        "schema": _ideas_schema,
+        "parity": _ideas_parity,
+        "mismatches": _ideas_mismatches,
+        "comparisons": _ideas_comparisons,
+        "files": _ideas_files,
+        **_SAFE,
+    },
 }
 
 

@@ -1,4 +1,4 @@
-"""A backup of the legacy folder, before anything is written into it: one tar in the place of backups, with its SHA-256."""
+"""A backup of a legacy folder (or LowDB's), before anything is written into it: one tar in the place of backups, with its SHA-256."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import io
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from b3_pipeline.loading.payloads import HISTORY_FOLDER
 from b3_pipeline.parsing.kinds import LEGACY_KINDS
-from b3_pipeline.places import Place
+from b3_pipeline.places import Place, PlaceError
 
 FOLDER = "legacy"
 
@@ -58,24 +59,23 @@ def stamps(folder: Path) -> dict[str, Stamp]:
     return {name: stamp for name, stamp in found if stamp is not None}
 
 
-def save(folder: Path, place: Place, at: datetime, spool: Path) -> Saved:
-    """Saves the legacy files and proves that the backup has them; the same files at the same moment are one backup.
+def save(folder: Path, files: Sequence[Path], place: Place, at: datetime, spool: Path) -> Saved:
+    """Saves files of a folder and proves that the backup has them; the same files at the same moment are one backup.
 
     Raises PlaceError, OSError: then there is none.
     """
     with tempfile.TemporaryDirectory(dir=spool) as draft:
         packed = Path(draft) / "legacy.tar.gz"
-        files = legacy_files(folder)
         _pack(folder, files, packed)
         sha256 = _sha256(packed)
         name = f"{FOLDER}/{at:%Y%m%d-%H%M%S}-{sha256[:12]}.tar.gz"
         place.put(packed, name)
     if place.sha256(name) != sha256:
-        raise OSError(f"{name} in {place.url} is not what was written there")
+        raise PlaceError(f"{name} in {place.url} is not what was written there.")
     return Saved(name, sha256, len(files))
 
 
-def _pack(folder: Path, files: list[Path], packed: Path) -> None:
+def _pack(folder: Path, files: Sequence[Path], packed: Path) -> None:
     """The same files give the same bytes: nothing in it is of the moment of packing."""
     with (
         packed.open("wb") as raw,

@@ -12,7 +12,10 @@ from typing import Any, NamedTuple
 
 from b3_pipeline.alerts.engine import Alert
 from b3_pipeline.capture_differences import Comparison, Difference
+from b3_pipeline.lowdb.levelling import Parity
 from b3_pipeline.postgres.callers import Caller
+from b3_pipeline.postgres.compared import Counts
+from b3_pipeline.postgres.flags import IDEAS, MARKET
 from b3_pipeline.quality.freshness import Freshness
 from b3_pipeline.sessions import to_local
 
@@ -30,19 +33,33 @@ _MOMENT = "/timestamp"
 #: B3's surface has more tenors than the legacy collector keeps; what it keeps must be the same.
 _MORE = "/superficie_volatilidade/"
 
-WHAT_TO_DO: Mapping[str, str] = {
-    "schema": "`b3 schema apply` makes what is missing, `b3 schema diff` says what else differs.",
-    "parity": "`b3 validate` says which table, feed and key; `b3 validate --repair` loads again what is gone or changed.",
-    "last_session": "`b3 validate` names the rows; a session without any: are the collector and its sensors on (`b3 status`)?",
-    "mismatches": "Look at each on the page /paridade: mend it, or mark it as seen and say why it may stand. A route that was not "
-    "compared: does the legacy side (B3_LEGACY_DIR, else B3_LEGACY_URL) answer it?",
-    "comparisons": "Wait for a full session with a legacy capture in this phase; the check `composed` names fields that differ.",
-    "freshness": "`b3 status` says what is late, `b3 doctor` tries its source, `b3 collect SOURCE` asks it now.",
-    "archive": "`b3 status` says what waits: are the sensors on (Dagster, Automation), and what do their last ticks say?",
+_SAFE: Mapping[str, str] = {
     "alerts": "`b3 up` must run. What is wrong stands in the alert itself; it ends when that has been right for a while.",
     "backup": "`b3 backup create`, then `b3 backup verify`.",
-    "legacy_files": "Let the legacy collectors write for one full session in this phase; `b3 cutover rollback` is as good until then.",
-    "callers": "Move these readers to /api/v1, or wait until three sessions have passed without a call of theirs.",
+}
+#: By domain and gate.
+WHAT_TO_DO: Mapping[str, Mapping[str, str]] = {
+    MARKET: {
+        "schema": "`b3 schema apply` makes what is missing, `b3 schema diff` says what else differs.",
+        "parity": "`b3 validate` says which table, feed and key; `b3 validate --repair` loads again what is gone or changed.",
+        "last_session": "`b3 validate` names the rows; a session without any: are the collector and its sensors on (`b3 status`)?",
+        "mismatches": "Look at each on the page /paridade: mend it, or mark it as seen and say why it may stand. A route that was not "
+        "compared: does the legacy side (B3_LEGACY_DIR, else B3_LEGACY_URL) answer it?",
+        "comparisons": "Wait for a full session with a legacy capture in this phase; the check `composed` names fields that differ.",
+        "freshness": "`b3 status` says what is late, `b3 doctor` tries its source, `b3 collect SOURCE` asks it now.",
+        "archive": "`b3 status` says what waits: are the sensors on (Dagster, Automation), and what do their last ticks say?",
+        "legacy_files": "Let the legacy collectors write for one full session in this phase; `b3 cutover rollback` is as good until then.",
+        "callers": "Move these readers to /api/v1, or wait until three sessions have passed without a call of theirs.",
+        **_SAFE,
+    },
+    IDEAS: {
+        "schema": "`b3 lowdb migrate DIR` brings the schema to this release's version.",
+        "parity": "`b3 lowdb migrate DIR` loads what the files have; `b3 lowdb parity` names the records.",
+        "mismatches": "Look at each on the page /paridade: mend it, or mark it as seen and say why it may stand.",
+        "comparisons": "Let the desk use its ideas for a while in this phase: each answer is compared beside.",
+        "files": "Lead who still writes the LowDB files to /api/v1/ideas: what he writes there is in no table.",
+        **_SAFE,
+    },
 }
 
 
@@ -60,11 +77,12 @@ class Gate:
     name: str
     ok: bool
     evidence: str
+    domain: str = MARKET
 
     @property
     def what_to_do(self) -> str:
         """What makes it green; empty when it is."""
-        return "" if self.ok else WHAT_TO_DO[self.name]
+        return "" if self.ok else WHAT_TO_DO[self.domain][self.name]
 
     @property
     def public(self) -> str:
@@ -228,6 +246,47 @@ def callers(since: date, found: Sequence[Caller]) -> Verdict:
         for one in found
     )
     return Verdict(ok=False, found=f"Since session {since} {len(found)} callers: {_several(said)}")
+
+
+def ideas_schema(found: str | None, wanted: str) -> Verdict:
+    """The schema of the ideas is of this release's version."""
+    if found == wanted:
+        return Verdict(ok=True, found=f"The schema is of version {wanted}.")
+    return Verdict(ok=False, found=f"The schema is of version {found or 'none'}, and this release's is {wanted}.")
+
+
+def ideas_parity(found: Mapping[str, Parity]) -> Verdict:
+    """The tables say what the LowDB files do, by table."""
+    if wrong := [f"{table}: {parity.numbers()}" for table, parity in found.items() if not parity.ok]:
+        return Verdict(ok=False, found=_several(wrong))
+    records = sum(parity.source_keys for parity in found.values())
+    return Verdict(ok=records > 0, found=f"{records:,} records of {len(found)} tables are what the LowDB files say.")
+
+
+def ideas_mismatches(open_count: int) -> Verdict:
+    """No answer of the files differed from the tables' that nobody has looked at."""
+    return Verdict(
+        open_count == 0, f"{open_count or 'No'} open mismatch{'' if open_count == 1 else 'es'} of the stores' answers."
+    )
+
+
+def ideas_comparisons(counts: Counts) -> Verdict:
+    """Answers were compared since the phase began."""
+    made = counts.equal + counts.superseded + counts.different
+    return Verdict(
+        made > 0,
+        f"{made:,} answers were compared in this phase: {counts.different:,} differed, {counts.dropped:,} were dropped, "
+        f"{counts.failed:,} could not be compared; {counts.unmirrored:,} writes came late.",
+    )
+
+
+def ideas_files(before: Mapping[str, str], now: Mapping[str, str]) -> Verdict:
+    """Nobody has written the LowDB files since the tables took over: their SHA-256 then and now, by name."""
+    if not before:
+        return Verdict(ok=False, found="No log says what the files were when the tables took over.")
+    if changed := sorted(name for name, sha256 in now.items() if before.get(name) != sha256):
+        return Verdict(ok=False, found=f"Somebody has written {_several(changed)}")
+    return Verdict(ok=True, found=f"{' and '.join(now)} are as they were when the tables took over.")
 
 
 def _of_late(at: datetime, now: datetime, age: timedelta) -> bool:

@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from b3_pipeline import migration_log
 from b3_pipeline.credentials import write_private
 from b3_pipeline.errors import B3Error
+from b3_pipeline.postgres.flags import MARKET
 
 FOLDER = "cutover"
 
@@ -81,6 +82,16 @@ def keep(file: Path, task: Task) -> Task:
     """Notes what is under way, safe on disk."""
     write_private(file, json.dumps(asdict(task), ensure_ascii=False, indent=1, default=str))
     return task
+
+
+def noted(file: Path, task: Task, **notes: Any) -> Task:
+    """The task with further notes, safe on disk."""
+    return keep(file, replace(task, notes={**task.notes, **notes}))
+
+
+def option(domain: str) -> str:
+    """What a command needs to be of a domain, for the advice to people: nothing for the market data."""
+    return "" if domain == MARKET else f" --domain {domain}"
 
 
 def done(file: Path) -> None:

@@ -39,7 +39,7 @@ def latest(home: Path, domain: str) -> Looked | None:
     """The last look at a domain; None when there was none, or it cannot be read."""
     try:
         given = json.loads(_file(home, domain).read_text("utf-8"))
-        gates = [Gate(**gate) for gate in given["gates"]]
+        gates = [Gate(**gate, domain=domain) for gate in given["gates"]]
         return Looked(datetime.fromisoformat(given["at"]), given["phase"], given["to"], gates)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 
 from b3_pipeline.errors import UsageError
-from b3_pipeline.postgres.flags import DOMAINS, MARKET, PHASE
+from b3_pipeline.postgres.flags import IDEAS, MARKET, PHASE
 from b3_pipeline.sessions import session_before, session_of, to_local, to_utc
 
 LEGACY, SHADOW, ACTIVE, FROZEN = PHASE.values
@@ -39,6 +39,11 @@ STEPS: Mapping[str, Mapping[str, Step]] = {
         SHADOW: Step(SHADOW, ACTIVE, (*_STORED, *_EQUAL, *_SAFE)),
         ACTIVE: Step(ACTIVE, FROZEN, (*_STORED, *_EQUAL, *_SAFE, "legacy_files", "callers")),
     },
+    IDEAS: {
+        LEGACY: Step(LEGACY, SHADOW, ("schema", "parity")),
+        SHADOW: Step(SHADOW, ACTIVE, ("schema", "parity", *_EQUAL, *_SAFE)),
+        ACTIVE: Step(ACTIVE, FROZEN, ("schema", "mismatches", *_SAFE, "files")),
+    },
 }
 
 
@@ -46,8 +51,7 @@ def steps_of(domain: str) -> Mapping[str, Step]:
     """The steps of a domain. Raises UsageError for one that has none."""
     if domain not in STEPS:
         known = " or ".join(STEPS)
-        said = "has no gates in this release" if domain in DOMAINS else "is none"
-        raise UsageError(f"The domain {domain!r} {said}: the cutover is there for {known}.")
+        raise UsageError(f"The domain {domain!r} is none: the cutover is there for {known}.")
     return STEPS[domain]
 
 

@@ -70,10 +70,10 @@ class FilePlan:
 
 @dataclass(frozen=True)
 class Part:
-    """What came of looking at one of the six files: what is to be written for it, and in numbers what that is.
+    """What came of looking at one of the files: what is to be written for it, and in numbers what that is.
 
-    `rows` go into the file, `added` and `filled` are its lines (or documents), `beyond` rows stay in QuestDB only, in
-    `stands` keys the file keeps another value than the one that readers of the tables get.
+    `rows` go into the file, `added`, `filled` and `removed` are its lines (or documents, or records), `beyond` rows stay in
+    the tables only, in `stands` keys the file keeps another value than the one that readers of the tables get.
     """
 
     file: str
@@ -83,6 +83,7 @@ class Part:
     filled: int = 0
     beyond: int = 0
     stands: int = 0
+    removed: int = 0
 
     @property
     def changed(self) -> tuple[FilePlan, ...]:
@@ -91,7 +92,7 @@ class Part:
 
     def numbers(self) -> dict[str, int]:
         """Its part of a log."""
-        return {name: getattr(self, name) for name in ("rows", "added", "filled", "beyond", "stands")}
+        return {name: getattr(self, name) for name in ("rows", "added", "filled", "removed", "beyond", "stands")}
 
 
 def plan(db: QuestDB, folder: Path) -> Iterator[Part]:

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from b3_pipeline import migration_log
-from b3_pipeline.cutover import folder_backup, journal, link, phases, replaying
+from b3_pipeline.cutover import folder_backup, ideas, journal, link, phases, replaying
 from b3_pipeline.cutover.evidence import Desk
 from b3_pipeline.cutover.journal import Task
 from b3_pipeline.cutover.replaying import BEYOND, CollectorsWrite, Part
@@ -24,7 +24,7 @@ from b3_pipeline.loading.folder import load_all
 from b3_pipeline.loading.payloads import survey
 from b3_pipeline.parsing.kinds import LEGACY_KINDS
 from b3_pipeline.places import backups_of
-from b3_pipeline.postgres.flags import PHASE, Entry, Flags, require, user
+from b3_pipeline.postgres.flags import IDEAS, MARKET, PHASE, Entry, Flags, require, user
 from b3_pipeline.quality.checks import Check, checks_of, parity_check
 from b3_pipeline.quality.finding import Context, reason_of
 from b3_pipeline.quality.of_home import context_of
@@ -44,7 +44,7 @@ STEPS = (
     "rollback: logged",
 )
 _COLLECTORS = "collectors"
-_WAY_BACK = "`b3 cutover advance`; the legacy files as they were before: the backup named here"
+_BEYOND = {**BEYOND, **ideas.BEYOND}
 
 
 class CollectorsRun(B3Error):
@@ -79,7 +79,7 @@ class RolledBack:
     def stays(self) -> dict[str, dict[str, Any]]:
         """What cannot go back, by file: how many rows, what they are, and where the file keeps its own value."""
         return {
-            part.file: {"beyond": part.beyond, "what": BEYOND[part.file], "stands": part.stands}
+            part.file: {"beyond": part.beyond, "what": _BEYOND[part.file], "stands": part.stands}
             for part in self.parts
             if part.beyond or part.stands
         }
@@ -103,16 +103,17 @@ def rollback(
     """
     began = time.monotonic()
     phases.steps_of(desk.domain)
+    way = WAYS[desk.domain]
     reason = why.strip() or "decided by the operator"
     require(Entry(desk.domain, PHASE.name, phases.LEGACY, None, who or user(), reason))
     with journal.alone(desk.settings.home, desk.domain) as file:
         now, task = desk.entry().value, journal.under_way(desk.settings.home, desk.domain)
         going_on = task is not None and task.kind == "rollback"
         was = task.phase if task and going_on else now
-        plan = _plan(desk) if was in link.OURS else None
+        plan = way.plan(desk, was)
         if dry_run and isinstance(plan, Exception):
             raise plan
-        found = RolledBack(was, now, plan.parts if isinstance(plan, _Plan) else [])
+        found = RolledBack(was, now, [] if plan is None or isinstance(plan, Exception) else plan.parts)
         if not isinstance(plan, Exception):
             announce(found)
         if dry_run or (now == phases.LEGACY and not going_on):
@@ -121,11 +122,7 @@ def rollback(
             task = Task("rollback", was, phases.LEGACY, desk.now.isoformat(), who or user(), reason)
             journal.keep(file, task)
             reached("rollback: noted")
-        task = _readers_back(desk, file, task, began)
-        if isinstance(plan, Exception):
-            raise FilesWait(_waiting(desk, plan)) from plan
-        if plan is not None:
-            task = _written(desk, file, task, plan, collectors_stopped=collectors_stopped)
+        task = way.back(desk, file, task, plan, began, collectors_stopped)
         log = _log(desk, task)
         reached("rollback: logged")
         journal.done(file)
@@ -153,8 +150,13 @@ def _folder(desk: Desk) -> Path:
     return folder.expanduser().absolute()
 
 
-def _plan(desk: Desk) -> _Plan | Exception:
-    """What the legacy folder is to get, or why nobody can say: whatever that is, readers must not stay with us for it."""
+def _plan(desk: Desk, was: str) -> _Plan | Exception | None:
+    """What the legacy folder is to get, or why nobody can say: whatever that is, readers must not stay with us for it.
+
+    None out of a phase in which it has missed nothing.
+    """
+    if was not in link.OURS:
+        return None
     try:
         folder = _folder(desk)
         seen = folder_backup.stamps(folder)
@@ -178,6 +180,18 @@ def _waiting(desk: Desk, failure: Exception) -> str:
     )
 
 
+def _back(
+    desk: Desk, file: Path, task: Task, plan: _Plan | Exception | None, began: float, collectors_stopped: bool
+) -> Task:
+    """Leads readers back, and then writes what the files lack."""
+    task = _readers_back(desk, file, task, began)
+    if isinstance(plan, Exception):
+        raise FilesWait(_waiting(desk, plan)) from plan
+    if plan is not None:
+        task = _written(desk, file, task, plan, collectors_stopped=collectors_stopped)
+    return task
+
+
 def _readers_back(desk: Desk, file: Path, task: Task, began: float) -> Task:
     """Leads readers of routes and of files back to the legacy side; notes how long after the call that was, once."""
     if desk.entry().value != task.to:
@@ -185,7 +199,9 @@ def _readers_back(desk: Desk, file: Path, task: Task, began: float) -> Task:
     reached("rollback: phase set")
     link.follow(desk.settings, task.to)
     reached("rollback: link moved")
-    return task if "readers_s" in task.notes else _with(file, task, readers_s=round(time.monotonic() - began, 3))
+    return (
+        task if "readers_s" in task.notes else journal.noted(file, task, readers_s=round(time.monotonic() - began, 3))
+    )
 
 
 def _written(desk: Desk, file: Path, task: Task, plan: _Plan, *, collectors_stopped: bool) -> Task:
@@ -193,12 +209,14 @@ def _written(desk: Desk, file: Path, task: Task, plan: _Plan, *, collectors_stop
     folder, parts = plan.folder, plan.parts
     require_disk(desk.settings)
     if _COLLECTORS not in task.notes:
-        task = _with(file, task, collectors=_stopped(plan, said=collectors_stopped))
+        task = journal.noted(file, task, collectors=_stopped(plan, said=collectors_stopped))
     if "backup" not in task.notes:
         desk.tell("Saving the legacy folder")
         spool = desk.settings.folder("spool")
-        saved = folder_backup.save(folder, backups_of(desk.settings), task.at, spool)
-        task = _with(file, task, backup=asdict(saved), parts={part.file: part.numbers() for part in parts})
+        saved = folder_backup.save(
+            folder, folder_backup.legacy_files(folder), backups_of(desk.settings), task.at, spool
+        )
+        task = journal.noted(file, task, backup=asdict(saved), parts={part.file: part.numbers() for part in parts})
     reached("rollback: folder saved")
     try:
         for part in parts:
@@ -207,7 +225,7 @@ def _written(desk: Desk, file: Path, task: Task, plan: _Plan, *, collectors_stop
             reached(f"rollback: {part.file} written")
         _load(desk, folder)
         reached("rollback: files loaded")
-        task = _with(file, task, proven=_prove(desk, folder, parts))
+        task = journal.noted(file, task, proven=_prove(desk, folder, parts))
     except CollectorsWrite:  # they are not stopped, whoever said so
         journal.keep(file, replace(task, notes={k: v for k, v in task.notes.items() if k != _COLLECTORS}))
         raise
@@ -292,24 +310,34 @@ def _checks() -> list[Check]:
     return [*checks, *(check for table in MARKET_TABLES for check in checks_of(table) if check.name == "rebuild")]
 
 
-def _with(file: Path, task: Task, **notes: Any) -> Task:
-    return journal.keep(file, replace(task, notes={**task.notes, **notes}))
+class Way(NamedTuple):
+    """How a domain goes back: `plan` says what its files are to get (None: nothing; an error: readers go back all the same),
+    `back` does it, given when the call began (monotonic) and whether it was said that the collectors are stopped.
+    """
+
+    plan: Callable[[Desk, str], Any]
+    back: Callable[[Desk, Path, Task, Any, float, bool], Task]
+    steps: tuple[str, ...]
+
+
+WAYS: Mapping[str, Way] = {MARKET: Way(_plan, _back, STEPS), IDEAS: Way(ideas.plan, ideas.back, ideas.BACK)}
 
 
 def _log(desk: Desk, task: Task) -> Path:
     notes = task.notes
     saved = notes.get("backup", {})
+    forward = f"`b3 cutover advance{journal.option(desk.domain)}`"
     step = migration_log.Step(
         kind="rollback",
         title=f"The {desk.domain} data from {task.phase} back to {task.to}",
         at=task.at,
         outcome="done",
         seconds=max(0.0, (desk.settings.clock() - task.at).total_seconds()),
-        way_back=_WAY_BACK if saved else "`b3 cutover advance`",
+        way_back=forward + ("; the files as they were before: the backup named here" if saved else ""),
         why=task.why,
         who=task.who,
         counts={**notes.get("parts", {}), **notes.get("proven", {})},
-        checksums={saved["name"]: saved["sha256"]} if saved else {},
+        checksums={each["name"]: each["sha256"] for each in (saved, *notes.get("later_backups", ())) if each},
         details={"task": task.id, **notes},
     )
     return journal.logged_once(desk.settings.home, task, step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -13,7 +13,9 @@ from b3_pipeline.cutover import phases
 from b3_pipeline.cutover.evidence import Desk, readers_since
 from b3_pipeline.cutover.folder_backup import legacy_files
 from b3_pipeline.cutover.link import OURS
+from b3_pipeline.lowdb.model import FILE_NAMES
 from b3_pipeline.postgres.callers import Caller
+from b3_pipeline.postgres.flags import IDEAS, MARKET
 from b3_pipeline.residents import HEALTH_AGENT
 from b3_pipeline.settings import Settings
 
@@ -34,7 +36,11 @@ class Part:
 
 
 def checklist(desk: Desk) -> list[Part]:
-    """The parts of the old stack in the order in which they are switched off. Raises CallersError."""
+    """The parts of a domain's old stack in the order in which they are switched off. Raises CallersError."""
+    return _PARTS[desk.domain](desk)
+
+
+def _of_market(desk: Desk) -> list[Part]:
     since = phases.quiet_since(desk.now)
     found = readers_since(desk.dsn, since)
     active = desk.entry().value in OURS
@@ -43,6 +49,19 @@ def checklist(desk: Desk) -> list[Part]:
         _server(desk.settings),
         *(_reader(name, what, found, active=active) for name, what in _READERS.items()),
     ]
+
+
+def _of_ideas(desk: Desk) -> list[Part]:
+    """Whoever writes the LowDB files past this service: known by their last change, on the disk's clock."""
+    name, advice = "lowdb", "Lead its clients to /api/v1/ideas, and stop the old server once the phase is frozen."
+    folder = desk.settings.lowdb_dir
+    if folder is None:
+        return [Part(name, "unknown", "B3_LOWDB_DIR is not set: the tables are all there is.", "")]
+    changed = max((path.stat().st_mtime for path in map(folder.joinpath, FILE_NAMES) if path.exists()), default=None)
+    if changed is None:
+        return [Part(name, "off", "There is no LowDB file.", "")]
+    said = f"A LowDB file changed last at {datetime.fromtimestamp(changed, UTC):%Y-%m-%d %H:%M} UTC."
+    return [Part(name, "in use" if desk.entry().value not in OURS else "unknown", said, advice)]
 
 
 _READERS = {
@@ -91,6 +110,9 @@ def _reader(name: str, what: str, found: Sequence[Caller], *, active: bool) -> P
     state: State = "not used" if active else "unknown"
     said = f"Nobody called a legacy route of ours for {phases.QUIET_SESSIONS} sessions."
     return Part(name, state, said, f"{what} Switch it off." if active else f"{what} It may ask the old server itself.")
+
+
+_PARTS: Mapping[str, Callable[[Desk], list[Part]]] = {MARKET: _of_market, IDEAS: _of_ideas}
 
 
 def document(parts: Sequence[Part]) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ def evaluations(
 
     def context() -> Context:
         kinds = kinds_of(table, feed)
-        files = archived.found(store.archive, [kind.name for kind in kinds], first)
+        files = archived.found(store.archive, [kind.name for kind in kinds], first) if kinds else []
         return store.context(db, [*(kept.kept(store.settings.home) if REPORT in kinds else ()), *files])
 
     at_first = context()

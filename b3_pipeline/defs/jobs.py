@@ -9,7 +9,7 @@ import dagster as dg
 from b3_pipeline.defs.sources import source_key
 from b3_pipeline.defs.tables import TOMBSTONES
 from b3_pipeline.parsing.kinds import LEGACY_KINDS, REPORT, TP_KINDS, Kind
-from b3_pipeline.tables import LEDGERS, MARKET_TABLES, TABLES, TP_TABLES, Table
+from b3_pipeline.tables import ARCHIVED_TABLES, LEDGERS, MARKET_TABLES, TABLES, TP_TABLES, Table
 
 
 def _assets(kinds: Iterable[Kind], tables: Iterable[str]) -> dg.AssetSelection:
@@ -27,7 +27,7 @@ migrate = dg.define_asset_job(
 )
 replay = dg.define_asset_job(
     "replay",
-    selection=_assets([], (t.name for t in MARKET_TABLES)),
+    selection=_assets([], (t.name for t in ARCHIVED_TABLES)),
     description="Loads what the raw archive has of the live sources once more (`b3 replay`): a lost table comes back from it.",
 )
 settlements = dg.define_asset_job(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -22,13 +23,21 @@ from b3_pipeline.sessions import ALWAYS, Window
 from b3_pipeline.settings import Settings
 from b3_pipeline.sources.archive import Archive
 
+if TYPE_CHECKING:
+    from b3_pipeline.lowdb.migrating import Migration
+
 
 class Inputs(dg.Config):
-    """What a run loads: a legacy folder (default: B3_LEGACY_DIR), settlement reports of B3, a folder of TP-Capital's."""
+    """What a run loads: a legacy folder (default: B3_LEGACY_DIR), settlement reports of B3, a folder of TP-Capital's.
+
+    Or a folder of LowDB's files (default: B3_LOWDB_DIR); `again`: also those that were loaded as they are.
+    """
 
     legacy_dir: str | None = None
     reports: list[str] = []  # noqa: RUF012 (pydantic copies it)
     signals_dir: str | None = None
+    lowdb_dir: str | None = None
+    again: bool = False
 
 
 class Store:
@@ -43,6 +52,7 @@ class Store:
         self.progress = progress
         self.account = Account(list(files))
         self.db: QuestDB | None = None
+        self.ideas: Migration | None = None  # what a run has made of the LowDB files
         self._given, self._run = bool(files), ""
         self._sources: list[Found] = []
         self._flags: Flags | None = None

@@ -13,10 +13,10 @@ import dagster as dg
 
 from b3_pipeline.defs.resources import Inputs, Store
 from b3_pipeline.loading.payloads import Found
-from b3_pipeline.parsing.kinds import LIVE_KINDS, MARKET_KINDS, TP_KINDS, Kind
+from b3_pipeline.parsing.kinds import ARCHIVED_KINDS, LIVE_KINDS, SIGNALS, TP_KINDS, Kind
 
-KINDS = (*MARKET_KINDS, *TP_KINDS)
-_FOLDERS = {**dict.fromkeys(LIVE_KINDS, "live"), **dict.fromkeys(TP_KINDS, "tp_capital")}
+KINDS = (*ARCHIVED_KINDS, *TP_KINDS)
+_FOLDERS = {**dict.fromkeys((*LIVE_KINDS, SIGNALS), "live"), **dict.fromkeys(TP_KINDS, "tp_capital")}
 # Every Dagster package is pinned to one release, so a beta function does not change under us.
 warnings.filterwarnings("ignore", "Function `multi_observable_source_asset` is currently in beta", dg.BetaWarning)
 

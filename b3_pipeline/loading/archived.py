@@ -17,7 +17,7 @@ from b3_pipeline.errors import B3Error
 from b3_pipeline.loading.folder import load_all
 from b3_pipeline.loading.load import Loader, LoadReport, quiet
 from b3_pipeline.loading.payloads import Found, Payload
-from b3_pipeline.parsing.kinds import MARKET_KINDS, Kind
+from b3_pipeline.parsing.kinds import ARCHIVED_KINDS, Kind
 from b3_pipeline.questdb import schema
 from b3_pipeline.sessions import ALWAYS, session_of, to_local
 from b3_pipeline.sources.archive import FOLDER, Archive, ArchiveDamaged, Entry
@@ -26,7 +26,7 @@ from b3_pipeline.tables import TABLES
 _LOADED, _LOCK = "loaded.json", "loading.lock"
 #: Entries are looked at so much farther back than asked: clocks are set, and a session's data may come the night before.
 _MARGIN = timedelta(days=2)
-KINDS = {kind.name: kind for kind in MARKET_KINDS}
+KINDS = {kind.name: kind for kind in ARCHIVED_KINDS}
 
 
 class SourceBusy(B3Error):
@@ -184,10 +184,10 @@ def _since(archive: Archive, source: str, first: date | None) -> Iterable[Entry]
 def found(
     archive: Archive, sources: Iterable[str] = (), first: date | None = None, last: date | None = None
 ) -> list[Found]:
-    """The archive's payloads as files, source by source in the order of `MARKET_KINDS`, each in its own order."""
+    """The archive's payloads as files, source by source in the order of `ARCHIVED_KINDS`, each in its own order."""
     wanted = set(sources) or set(archive.sources())
     files = []
-    for name in (kind.name for kind in MARKET_KINDS if kind.name in wanted):
+    for name in (kind.name for kind in ARCHIVED_KINDS if kind.name in wanted):
         reached, earlier = loaded_upto(archive, name), dict[str, frozenset[str]]()
         known = list(
             _since(archive, name, first)

@@ -68,6 +68,7 @@ WAL_SUSPENDED = _asked("b3_wal_suspended", "1 when QuestDB accepts rows of a tab
 REQUESTS = Instrument("b3_api_requests_total", "Requests answered", ("route", "method", "status"))
 REQUEST_SECONDS = Instrument("b3_api_request_seconds_total", "Time of answering them", ("route", "method"))
 PAYLOADS = Instrument("b3_payload_comparisons_total", "Comparisons of legacy answers with ours", ("outcome",))
+IDEAS = Instrument("b3_ideas_comparisons_total", "Comparisons of LowDB's answers with the tables'", ("outcome",))
 
 # Checks
 CHECK_RESULTS = Instrument("b3_check_results_total", "Evaluations", ("table", "check", "severity", "passed"))
@@ -229,6 +230,12 @@ def answered(route: str, method: str, seconds: float) -> None:
 def payload_compared(outcome: str, times: int = 1) -> None:
     """Answers of both sides were compared, with one of the outcomes of `api.switch.Counts`."""
     _instruments[PAYLOADS.name].labels(outcome).inc(times)
+
+
+@_harmless
+def idea_compared(outcome: str, times: int = 1) -> None:
+    """Answers of both stores of the ideas were compared, with one of the outcomes of `postgres.compared.Counts`."""
+    _instruments[IDEAS.name].labels(outcome).inc(times)
 
 
 @_harmless

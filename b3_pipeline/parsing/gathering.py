@@ -36,10 +36,14 @@ class Fault(Exception):
 
 
 class Gathering:
-    """The candidates of one payload for one table, in the payload's order."""
+    """The candidates of one payload for one table, in the payload's order.
+
+    `line` is the number of the line that the next candidates stand on; None in a payload that has no lines.
+    """
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        self.line: int | None = None
         self._rows: list[Row] = []
         self._rejects: list[Reject] = []
         self._absent = 0
@@ -54,12 +58,12 @@ class Gathering:
         try:
             row = read(*args, **kwargs)
         except Fault as fault:
-            self._rejects.append(Reject(None, fault.column, text, fault.reason, fault.value))
+            self._rejects.append(Reject(self.line, fault.column, text, fault.reason, fault.value))
             return
         if row is None:
             self._absent += 1
         else:
-            self._rows.append({**row, LINE: None, COLUMN: column, TEXT: text})
+            self._rows.append({**row, LINE: self.line, COLUMN: column, TEXT: text if self.line is None else None})
 
     def chunk(self) -> Chunk:
         """All of them, as one chunk."""

@@ -14,7 +14,7 @@ from b3_pipeline.parsing.gamma import GAMMA_TABLES, parse_gamma
 from b3_pipeline.parsing.legacy_csv import ADJUSTMENTS, DXY, INDICATORS, SURFACE, CsvSpec, parse_csv
 from b3_pipeline.parsing.records import Chunks
 from b3_pipeline.parsing.settlement_report import parse_settlement_report
-from b3_pipeline.parsing.tp_capital import parse_list, read_list, unused
+from b3_pipeline.parsing.tp_capital import parse_lines, parse_list, read_list, unused
 from b3_pipeline.parsing.vol_surface_xlsx import parse_surface, read_surface
 from b3_pipeline.settings import Settings
 from b3_pipeline.tables import Table
@@ -168,3 +168,15 @@ TP_KINDS: tuple[Kind, ...] = (
     _list("telegram_bots.json", "the Telegram bots, with their tokens", "telegram_bots", secret="token"),
     _list("telegram_channels.json", "the Telegram channels", "telegram_channels"),
 )
+#: Signals as they come in live, a line each: out of the inbox, or through the API. They were sealed before they were archived.
+SIGNALS = Kind(
+    "tp_capital",
+    "signals.jsonl",
+    "signals of TP-Capital's bots, a line each",
+    "tp_capital_live",
+    ("tp_capital_signals",),
+    _document(parse_lines),
+    whole=True,
+)
+#: Everything that comes into the raw archive.
+ARCHIVED_KINDS: tuple[Kind, ...] = (*MARKET_KINDS, SIGNALS)

@@ -1,4 +1,4 @@
-"""TP-Capital's exports: lists of signals, of Telegram bots and of Telegram channels, an object a record.
+"""TP-Capital's exports: lists of signals, of Telegram bots and of Telegram channels, an object a record; or a line each.
 
 Which member fills which column is the only thing that differs; how a member is read follows from its column's type.
 Source of the format: `FORMATS.md` §2 (columns) and §6 (rules).
@@ -75,6 +75,29 @@ def parse_list(document: Document, table: Table) -> Chunks:
     for record in records(cells, gathering):
         gathering.candidate(record.pointer, record.text, _row, record, table, names)
     yield gathering.chunk()
+
+
+def parse_lines(stream: BinaryIO, table: Table) -> Chunks:
+    """The records of JSON lines for one table, in one chunk: each line is a record, but for a blank one.
+
+    A record's pointers begin at its own line.
+    """
+    gathering, names = Gathering(table), members(table)
+    for number, line in enumerate(stream, 1):
+        if line.strip():
+            gathering.line = number
+            gathering.candidate("", line.decode("utf-8", "replace").rstrip("\r\n"), _of_line, line, table, names)
+    yield gathering.chunk()
+
+
+def _of_line(line: bytes, table: Table, names: Mapping[str, str]) -> Row:
+    try:
+        root = decode(line).root
+    except FileRejected:
+        raise Fault(Reason.BAD_TEXT, "", None) from None
+    if not isinstance(root, Object):
+        raise Fault(Reason.BAD_TEXT, "", None)
+    return _row(Record("", "", root), table, names)
 
 
 def _row(record: Record, table: Table, names: Mapping[str, str]) -> Row:

@@ -27,7 +27,7 @@ from b3_pipeline.postgres.connections import connected
 from b3_pipeline.postgres.dsn import checked
 
 DOMAINS = ("market", "ideas")
-MARKET = DOMAINS[0]
+MARKET, IDEAS = DOMAINS
 FILE = "flags.json"
 #: A reader asks no more often than this.
 AGE_S = 1.0

@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from b3_pipeline.errors import B3Error, UsageError
 from b3_pipeline.parsing.records import has_controls
 from b3_pipeline.postgres.connections import connected
+from b3_pipeline.postgres.flags import MARKET
 
 #: Of a body that is longer only the beginning is kept; a capture has 2 KB.
 BODY_BYTES = 256 << 10
@@ -140,18 +141,22 @@ def _listed(dsn: str, order: LiteralString, limit: int) -> list[Mismatch]:
         return cursor.execute(query + order, (limit,)).fetchall()
 
 
-def open_count(dsn: str) -> int:
-    """How many mismatches nobody has looked at, those that a rule explains left out. Raises MismatchesError."""
-    return counted(dsn)[0]
+def open_count(dsn: str, domain: str | None = None) -> int:
+    """How many mismatches (of a domain) nobody has looked at, those that a rule explains left out. Raises MismatchesError."""
+    return counted(dsn, domain)[0]
 
 
-def counted(dsn: str) -> tuple[int, int]:
-    """How many mismatches are open, and how many are kept in all. Raises MismatchesError."""
+def counted(dsn: str, domain: str | None = None) -> tuple[int, int]:
+    """How many mismatches (of a domain) are open, and how many are kept in all. Raises MismatchesError.
+
+    Those of the market data are of a legacy route by its bare name; all others are of a route of `/api/`.
+    """
     query: LiteralString = (
-        "select count(*) filter (where seen_at is null and ignored_by = '{}'), count(*) from b3.payload_mismatches"
+        "select count(*) filter (where seen_at is null and ignored_by = '{}'), count(*) from b3.payload_mismatches "
+        "where %(domain)s::text is null or starts_with(endpoint, '/api/') = (%(domain)s <> %(market)s)"
     )
     with _connected(dsn) as db:
-        [(open_, all_)] = db.execute(query).fetchall()
+        [(open_, all_)] = db.execute(query, {"domain": domain, "market": MARKET}).fetchall()
         return open_, all_
 
 

@@ -58,12 +58,14 @@ def find(db: QuestDB, key: SignalKey) -> dict[str, Any]:
     return _found(db, key).to_pylist()[0]
 
 
-def delete(db: QuestDB, key: SignalKey, now: Callable[[], datetime], home: Path) -> Deletion:
+def delete(
+    db: QuestDB, key: SignalKey, now: Callable[[], datetime], home: Path, patience_s: float | None = None
+) -> Deletion:
     """Puts up a signal's tombstone and returns when readers no longer see the signal; a tombstone that is there stays.
 
-    Raises NoSuchSignal.
+    `patience_s` is how long it waits for whoever else deletes. Raises NoSuchSignal, TableBusy.
     """
-    with holding(db, home, DELETED):
+    with holding(db, home, DELETED, patience_s):
         if (buried := _stored(db, DELETED.name, DELETED.arrow_schema(), key)).num_rows:
             return _deletion(buried, now=False)
         moment = now().replace(tzinfo=None)

@@ -35,6 +35,7 @@ REFUSED_LIMIT = 8 << 20  # of a refused answer no more bytes than these are kept
 _BLOCK = 1 << 20
 _PER_FOLDER = 1_000
 _INDEX_EVERY = 1_000  # entries that a cold start reads at most
+_NAMES_KEPT = 100_000  # most names are met once only
 _SOURCE = re.compile(r"[a-z0-9_]+")
 
 
@@ -83,12 +84,15 @@ class Entry:
 class Archive:
     """The archive in a folder, for any number of reading and writing processes; writers of one source take turns.
 
-    `step` is told after each step of an append what has been done; tests end the process there.
+    `step` is told after each step of an append what has been done; tests end the process there. A writer waits
+    `patience_s` for another.
     """
 
-    def __init__(self, folder: Path, step: Callable[[str], None] = lambda _done: None) -> None:
+    def __init__(
+        self, folder: Path, step: Callable[[str], None] = lambda _done: None, patience_s: float = LOCK_TIMEOUT_S
+    ) -> None:
         self.folder = folder
-        self._step = step
+        self._step, self._patience_s = step, patience_s
         self._last: dict[str, int] = {}  # by source: the newest entry that was seen
         self._names: dict[str, _Names] = {}
 
@@ -213,11 +217,11 @@ class Archive:
     def locked(self, source: str) -> Iterator[None]:
         """Holds the source for as long as the block lasts: nobody else appends, and no crashed append has left anything.
 
-        Raises OSError after a minute's wait.
+        Raises OSError when another holds it for longer than one is ready to wait.
         """
         place = self._place(source)
         make_folder(place.drafts)
-        with FileLock(place.folder / "lock", timeout=LOCK_TIMEOUT_S):
+        with FileLock(place.folder / "lock", timeout=self._patience_s):
             self._recover(place)
             yield
 
@@ -329,7 +333,7 @@ class Archive:
             names.upto = seq
             with suppress(ArchiveDamaged):  # what comes in now is archived all the same
                 if entry := place.entry(seq):
-                    names.newest[entry.name] = entry.sha256
+                    names.note(entry)
             if seq % _INDEX_EVERY == 0:
                 names.write(place.folder / "index.json")
         self._names[place.source] = names
@@ -440,6 +444,13 @@ class _Names:
         except (OSError, ValueError, TypeError):
             return cls()
         return names if names.upto <= last else cls()
+
+    def note(self, entry: Entry) -> None:
+        """Takes note of the newest entry. Beyond so many names the ones that were met longest ago are forgotten."""
+        self.newest.pop(entry.name, None)
+        self.newest[entry.name] = entry.sha256
+        while len(self.newest) > _NAMES_KEPT:
+            del self.newest[next(iter(self.newest))]
 
     def write(self, file: Path) -> None:
         """Puts the file in place; it is only a shortcut, so nobody waits for the disk."""

@@ -23,7 +23,8 @@ class Source:
 
     The collector asks one with `fetch` at its `times`; at the `late` ones, which lie before those, for the session before,
     when the archive lacks it. A `file` of the legacy folder is read at its `times`; one that has `fetch`, too, is watched
-    where there is a folder, and asked for by URL where there is none. One with neither is made by the project itself.
+    where there is a folder, and asked for by URL where there is none. An `inbox` is a folder of its own, in which any file
+    is read on as it grows. One with none of these is made by the project itself.
     `due` says by when a session's data must be stored, `sessions_kept` for how many sessions the source still gives an
     older one (0: never again; 1: until the next session's is out).
     """
@@ -36,6 +37,7 @@ class Source:
     late: Times | None = None
     due: Due | None = None
     sessions_kept: int = 0
+    inbox: bool = False
     configured: Callable[[Settings], bool] = lambda _settings: True
 
     @property
@@ -54,6 +56,10 @@ def _has_folder(settings: Settings) -> bool:
 
 def _has_url(settings: Settings) -> bool:
     return settings.legacy_url is not None
+
+
+def _has_inbox(settings: Settings) -> bool:
+    return settings.signals_inbox is not None
 
 
 def _has_gamma(settings: Settings) -> bool:
@@ -134,6 +140,7 @@ SOURCES: dict[str, Source] = {
             configured=_has_gamma,
         ),
         Source(kinds.COMPOSED, "our own morning capture, composed of the other feeds"),
+        Source(kinds.SIGNALS, "TP-Capital's signals, each as it comes in", inbox=True, configured=_has_inbox),
     )
 }
 

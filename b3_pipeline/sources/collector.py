@@ -28,6 +28,7 @@ from b3_pipeline.sources.archive import Archive, ArchiveDamaged, ArchiveFailed
 from b3_pipeline.sources.catalog import Source
 from b3_pipeline.sources.collecting import Attempt, Collecting, unexpected
 from b3_pipeline.sources.fetching import Getter
+from b3_pipeline.sources.inbox import Inbox
 from b3_pipeline.sources.replaying import Replay
 from b3_pipeline.sources.state import State
 from b3_pipeline.sources.watching import Watcher
@@ -55,14 +56,17 @@ def print_line(source: str, message: str) -> None:
 
 def collect_once(settings: Settings, name: str) -> Attempt:
     """Asks one source now, whatever the time. Raises UsageError when there is none of that name to ask."""
-    sources = {n: s for n, s in catalog.SOURCES.items() if s.fetch or s.file}
+    sources = {n: s for n, s in catalog.SOURCES.items() if s.fetch or s.file or s.inbox}
     if name not in sources:
         raise UsageError(f"{name} is no source that can be collected: {', '.join(sources)}.")
     source = sources[name]
     if not source.configured(settings):
         raise UsageError(f"{name} is not configured: see `b3 doctor`, and the settings in `b3 collect --help`.")
     instruments.ready(settings)
-    return Collecting(source, settings, Archive(settings.home / archive.FOLDER), _getter(settings, name)).collect()
+    kept = Archive(settings.home / archive.FOLDER)
+    if source.inbox and settings.signals_inbox:
+        return Inbox(settings.signals_inbox, kept, settings.clock).collect()
+    return Collecting(source, settings, kept, _getter(settings, name)).collect()
 
 
 class Collector:
@@ -130,11 +134,15 @@ class Collector:
         if folder and watched:
             watcher = Watcher(folder, watched, self._archive, self._settings.clock, self._tell)
             work.append((_WATCHER, lambda: watcher.run(self._stop)))
+        inboxes = [s.name for s in self._sources.values() if s.inbox]
+        if self._settings.signals_inbox and inboxes:
+            inbox = Inbox(self._settings.signals_inbox, self._archive, self._settings.clock, self._tell)
+            work.append((inboxes[0], lambda: inbox.run(self._stop)))
         asked = [s for s in self._sources.values() if s.times and s.kind not in watched]
         for source in asked:
             one = Collecting(source, self._settings, self._archive, _getter(self._settings, source.name), self._tell)
             work.append((source.name, lambda one=one: self._turn(one)))
-        names = ", ".join([kind.name for kind in watched] + [source.name for source in asked])
+        names = ", ".join([kind.name for kind in watched] + inboxes + [source.name for source in asked])
         self._tell("collector", f"collects {names or 'nothing: no source is configured'}")
         return work
 

@@ -16,6 +16,7 @@ from b3_pipeline.sources.fetching import Asked, CredentialsRefused, Deadline, Ge
 #: How long one source may take in all.
 SECONDS = 5.0
 _FILE = "Look whether the legacy collector runs, and at B3_LEGACY_DIR."
+_INBOX = "Make the folder, let this user read it, or correct B3_SIGNALS_INBOX."
 _LET_IN = "Correct the credentials in the environment or in settings.toml; a block of this machine looks the same."
 _REACH = "Look at the network, a proxy (HTTPS_PROXY), and the source's B3_…_URL."
 _PAGES = ("text/html", "application/xhtml+xml")
@@ -36,6 +37,9 @@ def probe(source: Source, settings: Settings) -> Probe:
     if source.file is not None and folder is not None:
         there = (folder / source.file).is_file()
         return Probe(there, f"{source.file} {'is' if there else 'is not'} in the legacy folder", "" if there else _FILE)
+    if source.inbox and settings.signals_inbox is not None:
+        there = settings.signals_inbox.is_dir()
+        return Probe(there, f"its inbox {'is' if there else 'is not'} there", "" if there else _INBOX)
     if source.fetch is None:
         return Probe(True, "made here, asks nobody")
     now = settings.clock()

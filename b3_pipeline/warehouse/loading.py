@@ -24,13 +24,12 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from b3_pipeline import migration_log
 from b3_pipeline.failpoints import reached
 from b3_pipeline.loading.load import quiet
-from b3_pipeline.migration_log import Step
 from b3_pipeline.places import Place, place
 from b3_pipeline.postgres.connections import connected
-from b3_pipeline.postgres.dsn import checked, reason
+from b3_pipeline.postgres.dsn import reason
+from b3_pipeline.postgres.migrating import Schema
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sessions import Window
 from b3_pipeline.tables import Table
@@ -58,6 +57,14 @@ STEPS = (
     "warehouse: partition committed",
 )
 MIGRATIONS = Path(__file__).with_name("migrations")
+_OURS = Schema(
+    SCHEMA,
+    "The warehouse's schema",
+    MIGRATIONS,
+    WarehouseError,
+    "Take the schema `warehouse` away and run an older release's `b3 warehouse load`: the exports have it all.",
+)
+head, schema_version = _OURS.head, _OURS.version
 _LOCK: LiteralString = "select pg_advisory_xact_lock(hashtext('b3 warehouse'), hashtext(%s))"
 _NOTED = ("checksum", "rows", "starts_at", "ends_at", "source", "loaded_at", "seconds")
 
@@ -151,23 +158,6 @@ def warehouse(dsn: str) -> Iterator[psycopg.Connection]:
             raise WarehouseError(f"{told} May this user make and change schema {SCHEMA}?") from None
 
 
-def head() -> str:
-    """The version of the schema that this release knows."""
-    from alembic.script import ScriptDirectory
-
-    found = ScriptDirectory(str(MIGRATIONS)).get_current_head()
-    assert found is not None, "there are versions"
-    return found
-
-
-def schema_version(db: psycopg.Connection) -> str | None:
-    """The version of the schema in the database; None where there is none."""
-    if db.execute("select to_regclass('warehouse.alembic_version')").fetchall() == [(None,)]:
-        return None
-    found = db.execute("select version_num from warehouse.alembic_version").fetchone()
-    return found[0] if found else None
-
-
 def upgrade(dsn: str) -> tuple[str | None, str]:
     """Brings the schema to this release's version, all of it or nothing, and the dimensions up to date.
 
@@ -178,7 +168,7 @@ def upgrade(dsn: str) -> tuple[str | None, str]:
     with warehouse(dsn) as db:
         before = schema_version(db)
         if before != after:
-            _migrate(dsn)
+            _OURS.migrate(dsn)
             reached(STEPS[0])
         with db.transaction():
             db.execute(_LOCK, ("dimensions",))
@@ -188,46 +178,7 @@ def upgrade(dsn: str) -> tuple[str | None, str]:
 
 def prepare(dsn: str, home: Path, clock: Callable[[], datetime]) -> None:
     """`upgrade`, with a migration log when the schema has changed. Raises OSError, too."""
-    at, started = clock(), time.monotonic()
-    before, after = upgrade(dsn)
-    if before != after:
-        title = f"The warehouse's schema: version {before or 'none'} to {after}"
-        back = (
-            "Take the schema `warehouse` away and run an older release's `b3 warehouse load`: the exports have it all."
-        )
-        migration_log.write(home, Step("warehouse", title, at, "done", time.monotonic() - started, back))
-
-
-def _migrate(dsn: str) -> None:
-    import sqlalchemy as sa
-    from alembic import command
-    from alembic.config import Config
-    from alembic.util import CommandError
-    from sqlalchemy.exc import DBAPIError
-
-    def connect() -> psycopg.Connection:
-        return psycopg.connect(checked(dsn), connect_timeout=10)
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    # the URL names no server: it is the connection that knows the password, and no error can show it
-    engine = sa.create_engine("postgresql+psycopg://", creator=connect, poolclass=sa.NullPool)
-    try:
-        with engine.begin() as connection:
-            connection.exec_driver_sql(_LOCK, ("schema",))
-            if connection.exec_driver_sql("select to_regnamespace(%s)", (SCHEMA,)).scalar() is None:
-                connection.exec_driver_sql("create schema warehouse")
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    except DBAPIError as failed:
-        told = reason(failed.orig) if isinstance(failed.orig, psycopg.Error) else type(failed.orig).__name__
-        raise WarehouseError(f"The warehouse's schema was left as it is: {told}.") from None
-    except psycopg.Error as failed:
-        raise WarehouseError(f"The warehouse's schema was left as it is: {reason(failed)}.") from None
-    except CommandError as failed:
-        raise WarehouseError(
-            f"The warehouse's schema is of a newer release, and was left as it is: {failed}."
-        ) from None
+    _OURS.log(home, clock, lambda: upgrade(dsn))
 
 
 def _renew(db: psycopg.Connection) -> None:

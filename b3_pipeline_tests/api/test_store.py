@@ -11,6 +11,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from b3_pipeline import asking
 from b3_pipeline.api import store as module
 from b3_pipeline.api.sharing import Shared
 from b3_pipeline.api.store import Store, StoreAway
@@ -74,7 +75,7 @@ def test_a_store_whose_questions_hang_is_closed_soon(questdb: Address) -> None:
         return time.monotonic() - began
 
     with line_to(questdb) as line:
-        assert asyncio.run(story(line)) < 2 * module.CANCEL_S + 1 + SOON_S
+        assert asyncio.run(story(line)) < 2 * asking.CANCEL_S + 1 + SOON_S
 
 
 @pytest.mark.parametrize("away", [silent_port, refused_port])

@@ -15,7 +15,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from b3_pipeline.backup import dumping
-from b3_pipeline.backup.dumping import DumpFailed, counts, dump, restore, size
+from b3_pipeline.backup.dumping import DumpFailed, counts, dump, programs_of, restore, size
+from b3_pipeline.postgres.server import BINARIES, VERSION
 from b3_pipeline_tests.conftest import temporary_home
 
 UNKNOWN = "SET transaction_timeout = 0;"
@@ -97,11 +98,44 @@ def test_a_restore_that_goes_wrong_leaves_nothing(postgres: str, tmp_path: Path)
     fill(source)
     dump(source, tmp_path / "postgres.dump")
     with psycopg.connect(target, autocommit=True) as db:
-        db.execute("create table parts_2025 ()")
         db.execute("create schema b3")
-    with pytest.raises(DumpFailed, match='schema "b3" already exists'):
+        db.execute("create table b3.parts_2025 ()")
+    with pytest.raises(DumpFailed, match='relation "parts_2025" already exists'):
         restore(target, tmp_path / "postgres.dump")
-    assert counts(target) == {"public.parts_2025": 0}
+    assert counts(target) == {"b3.parts_2025": 0}
+
+
+def test_a_schema_that_is_there_stays_as_it_is(postgres: str, tmp_path: Path) -> None:
+    source, target = made(postgres, "dumped"), made(postgres, "restored")
+    fill(source)
+    rows, _ = dump(source, tmp_path / "postgres.dump")
+    with psycopg.connect(target, autocommit=True) as db:
+        db.execute("create schema b3")
+        db.execute("comment on schema b3 is 'set up'")
+    restore(target, tmp_path / "postgres.dump")
+    assert counts(target) == rows
+    with psycopg.connect(target) as db:
+        assert db.execute("select obj_description('b3'::regnamespace)").fetchone() == ("set up",)
+
+
+def test_for_a_server_over_tls_programs_are_wanted_that_can_speak_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert programs_of("postgresql://b3@/b3?host=%2Frun%2Fpg") == (BINARIES, VERSION)
+    by_tls = "postgresql://b3@db.desk/b3?sslmode=verify-full"
+    folders = {version: tmp_path / str(version) / "bin" for version in (14, VERSION, VERSION + 1)}
+    for version, folder in folders.items():
+        folder.mkdir(parents=True)
+        (folder / "pg_dump").write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}.4 (Debian)'\n")
+        (folder / "pg_dump").chmod(0o755)
+    monkeypatch.setattr(dumping, "_DEBIANS", tmp_path)
+    monkeypatch.setenv("PATH", str(folders[14]))
+    assert programs_of(by_tls) == (folders[VERSION], VERSION)
+    monkeypatch.setattr(dumping, "_DEBIANS", tmp_path / "nowhere")
+    assert programs_of(by_tls) == (folders[14], 14)
+    monkeypatch.setenv("PATH", str(folders[VERSION + 1]))
+    with pytest.raises(DumpFailed, match="Debian: postgresql-client"):
+        programs_of(by_tls)
 
 
 def test_no_password_is_in_a_command_line_or_an_error(

@@ -19,7 +19,8 @@ from b3_pipeline.processes import ServerDied
 from b3_pipeline.services import Engines, known_engines
 from b3_pipeline.settings import Settings
 from b3_pipeline_tests.cli.commands import answer, b3
-from b3_pipeline_tests.cutover.conftest import Office, empty_office, office  # noqa: F401 (fixtures)
+from b3_pipeline_tests.cutover.conftest import Office, bank, empty_office, office  # noqa: F401 (fixtures)
+from b3_pipeline_tests.cutover.ideas import Bank
 from b3_pipeline_tests.cutover.test_advance import mismatch
 from b3_pipeline_tests.cutover.test_rollback import live
 from b3_pipeline_tests.test_docs import REPO, shown_commands
@@ -53,7 +54,7 @@ def test_forward_and_back_with_one_command_each(office: Office) -> None:  # noqa
     planned = answer("cutover", "rollback", "--dry-run")
     assert (planned["phase"], planned["stays"].keys() >= {"ajustes_b3.csv"}) == ("active", True)
     shown = b3("cutover", "rollback", "--collectors-stopped")
-    assert "rows stay in QuestDB only: contracts beyond the front one" in " ".join(shown.stderr.split())
+    assert "rows stay in the tables only: contracts beyond the front one" in " ".join(shown.stderr.split())
     assert "Parity of the legacy files" in shown.stdout
     assert answer("cutover", "rollback")["was"] == "legacy"
     assert "nothing to go back from" in b3("cutover", "rollback").stderr
@@ -80,7 +81,7 @@ def test_readers_go_back_although_questdb_does_not_start(
     monkeypatch.setattr(services, "engines", engines)
     monkeypatch.setattr(services, "known_engines", lambda _settings: Engines(away, office.dsn))
     said = " ".join(b3("cutover", "rollback", code=1).stderr.split())
-    assert "Readers go back without it" in said
+    assert "It goes on without QuestDB" in said
     assert "Readers are back with the legacy side" in said
     assert given == [True, False]
     assert office.now() == "legacy"
@@ -92,7 +93,6 @@ def test_readers_go_back_although_questdb_does_not_start(
     ("arguments", "said"),
     [
         (["advance", "--override"], "--why"),
-        (["status", "--domain", "ideas"], "has no gates in this release"),
         (["rollback", "--domain", "stocks"], "is none"),
     ],
 )
@@ -163,3 +163,17 @@ def test_a_killed_step_shows_in_the_status_and_says_what_to_do(office: Office) -
     assert answer("cutover", "advance")["phase"] == "active"
     assert answer("cutover", "status")["under_way"] is None
     assert Path(link.current(office.home) or "") == office.home / "shadow"
+
+
+def test_the_ideas_go_forward_and_back_by_the_same_commands(bank: Bank) -> None:  # noqa: F811
+    status = answer("cutover", "status", "--domain", "ideas")
+    assert (status["phase"], status["next"]) == ("legacy", "shadow")
+    assert [part["name"] for part in status["parts"]] == ["lowdb"]
+    moved = answer("cutover", "advance", "--domain", "ideas", "--why", "agreed")
+    assert (moved["ok"], moved["phase"]) == (True, "shadow")
+    answer("cutover", "advance", "--domain", "ideas", "--override", "--why", "a test")
+    shown = b3("cutover", "rollback", "--domain", "ideas", "--dry-run")
+    assert "the history of the ideas" in " ".join(shown.stderr.split())
+    back = answer("cutover", "rollback", "--domain", "ideas")
+    assert (back["was"], back["phase"], back["parity"]["ideas"]["missing"]) == ("active", "legacy", 0)
+    assert answer("cutover", "status")["phase"] == "legacy"

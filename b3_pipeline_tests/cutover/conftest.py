@@ -30,6 +30,8 @@ from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.services import known_engines
 from b3_pipeline.settings import Settings
 from b3_pipeline.tables import MARKET_TABLES
+from b3_pipeline_tests.cutover.ideas import Bank, clean_copy
+from b3_pipeline_tests.lowdb.stores import empty
 
 #: 08:00 in Brasília: the session before has ended, and nothing of this one is due.
 NOW = datetime(2025, 10, 14, 11, tzinfo=UTC)
@@ -114,7 +116,7 @@ class Office:
         return {path.relative_to(self.legacy).as_posix(): path.read_bytes() for path in paths}
 
 
-_TABLES = ("flags", "payload_mismatches", "capture_comparisons", "legacy_callers", "known_gaps")
+_TABLES = ("flags", "payload_mismatches", "capture_comparisons", "legacy_callers", "known_gaps", "compared")
 
 
 @contextmanager
@@ -153,13 +155,35 @@ def office(empty_office: Office, monkeypatch: pytest.MonkeyPatch) -> Office:
     office.load_folder()
     office.collect_legacy()
     office.compare()
-    (office.home / "monitor").mkdir()
-    beat(office.home / "monitor")
+    safe(office.home, monkeypatch)
+    return office
+
+
+def safe(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The monitor runs, and there is a verified backup."""
+    (home / "monitor").mkdir()
+    beat(home / "monitor")
     monkeypatch.setattr("b3_pipeline.residents.SILENT_S", 3_600)  # a test may be slow, and nobody beats in it
     verified = SimpleNamespace(id="20251014-060000", at=datetime(2025, 10, 14, 9, tzinfo=UTC))
     monkeypatch.setattr("b3_pipeline.backup.backups.newest_verified", lambda *_given: verified)
-    return office
 
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def bank(
+    home: Path, db: QuestDB, postgres: str, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bank]:
+    """A home in which every gate of the ideas is green but those that ask for what a phase brings."""
+    folder = clean_copy(shared, tmp_path / "lowdb")
+    monkeypatch.setenv("B3_LOWDB_DIR", str(folder))
+    monkeypatch.setenv("B3_NOW", NOW.isoformat())
+    monkeypatch.setenv("B3_MIN_FREE_DISK_MB", "0")
+    safe(home, monkeypatch)
+    empty(postgres)
+    with nothing_kept(postgres):
+        made = Bank(db, home, folder, postgres)
+        made.load()
+        yield made

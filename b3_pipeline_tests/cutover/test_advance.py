@@ -14,9 +14,10 @@ from b3_pipeline import migration_log
 from b3_pipeline.alerts.engine import Alert, State
 from b3_pipeline.alerts.outbox import STATE
 from b3_pipeline.cutover import advance as module
-from b3_pipeline.cutover import evidence, journal, link, phases, switching_off
-from b3_pipeline.cutover.advance import ShadowDiffers, Unfinished, advance
+from b3_pipeline.cutover import evidence, journal, link, market, phases, switching_off
+from b3_pipeline.cutover.advance import Unfinished, advance
 from b3_pipeline.cutover.journal import CutoverBusy, JournalDamaged, Task
+from b3_pipeline.cutover.market import ShadowDiffers
 from b3_pipeline.cutover.rollback import rollback
 from b3_pipeline.errors import UsageError
 from b3_pipeline.loading.archived import archive_of, note_loaded
@@ -216,7 +217,7 @@ def test_a_shadow_that_differs_stops_the_step_before_readers_see_it(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office.phase("shadow")
-    monkeypatch.setattr(module, "refresh", lambda *_: [])
+    monkeypatch.setattr(market, "refresh", lambda *_: [])
     with pytest.raises(ShadowDiffers, match=r"ajustes_b3\.csv"):
         advance(office.desk())
     assert office.now() == "shadow"
@@ -234,7 +235,7 @@ def test_shadow_files_are_written_when_every_process_knows_and_once_more_when_re
         did.append(f"refreshed, link {link.current(office.home) == office.home / 'shadow'}")
         return refresh(*given)
 
-    monkeypatch.setattr(module, "refresh", refreshed)
+    monkeypatch.setattr(market, "refresh", refreshed)
     assert advance(office.desk(sleep=did.append)).moved
     assert did == [AGE_S, "refreshed, link False", "refreshed, link True"]
 
@@ -249,7 +250,7 @@ def test_shadow_files_that_cannot_be_written_again_are_by_the_same_command(
         return [ShadowReport("gamma.json", "failed", reason="no space")] if there else refresh(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "refresh", refreshed)
+        patch.setattr(market, "refresh", refreshed)
         with pytest.raises(ShadowDiffers, match=r"gamma\.json: no space.* goes on"):
             advance(office.desk())
     done = advance(office.desk())

@@ -38,8 +38,9 @@ def comparison(*differences: Difference, session: date = SESSION, sha256: str = 
 
 
 def test_every_gate_of_a_step_can_be_looked_at_and_says_what_to_do() -> None:
-    asked = {name for steps in phases.STEPS.values() for step in steps.values() for name in step.gates}
-    assert asked == set(evidence.LOOKS) == set(WHAT_TO_DO)
+    for domain, steps in phases.STEPS.items():
+        asked = {name for step in steps.values() for name in step.gates}
+        assert asked == set(evidence.LOOKS[domain]) == set(WHAT_TO_DO[domain])
 
 
 def test_no_step_asks_less_than_the_one_before_it() -> None:
@@ -48,8 +49,6 @@ def test_no_step_asks_less_than_the_one_before_it() -> None:
 
 
 def test_a_domain_without_steps_is_said_to_have_none() -> None:
-    with pytest.raises(UsageError, match="no gates in this release"):
-        phases.steps_of("ideas")
     with pytest.raises(UsageError, match="is none"):
         phases.steps_of("stocks")
 

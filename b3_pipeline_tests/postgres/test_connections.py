@@ -102,10 +102,27 @@ def test_without_a_table_to_make_nothing_is_made(dsn: str) -> None:
 def test_what_postgresql_refuses_is_a_sentence_in_its_words(dsn: str) -> None:
     with opened(dsn, ddl=ONE) as db:
         db.execute("create role b3_reader")
-    for ddl, said in ((OTHER, f"permission denied for database {NAME}"), ((), "permission denied for schema b3")):
-        reader = f"{dsn}&options=-c%20role%3Db3_reader"
-        with pytest.raises(Failed, match=f"refused a number: {said}. May this user"), opened(reader, ddl=ddl) as db:
-            db.execute("select * from b3.one")
+    reader, said = f"{dsn}&options=-c%20role%3Db3_reader", "permission denied for schema b3"
+    with pytest.raises(Failed, match=f"refused a number: {said}. May this user"), opened(reader) as db:
+        db.execute("select * from b3.one")
+
+
+def test_who_may_make_no_tables_takes_those_that_are_there(dsn: str) -> None:
+    with opened(dsn, ddl=ONE) as db:
+        db.execute("create role b3_reader")
+        db.execute("grant usage on schema b3 to b3_reader")
+        db.execute("grant select on b3.one to b3_reader")
+    with opened(f"{dsn}&options=-c%20role%3Db3_reader", ddl=(*ONE, *OTHER)) as db:
+        assert db.execute("select * from b3.one").fetchall() == []
+        assert db.execute("select to_regclass('b3.other')").fetchall() == [(None,)]
+
+
+def test_of_a_database_in_which_a_user_may_make_nothing_the_error_says_so(dsn: str) -> None:
+    with opened(dsn) as db:
+        db.execute("create role b3_reader")
+    reader = f"{dsn}&options=-c%20role%3Db3_reader"
+    with pytest.raises(Failed, match=f"permission denied for database {NAME}"), opened(reader, ddl=ONE):
+        pass
 
 
 def test_an_error_of_another_kind_goes_through_as_it_is(dsn: str) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from b3_pipeline.errors import UsageError
 from b3_pipeline.parsing.json_text import Array, decode
 from b3_pipeline.postgres.vault import Vault, VaultError, open_vault
-from b3_pipeline.signals.tokens import HIDDEN, Sealer, rotate_keys, sealed, token_keys
+from b3_pipeline.signals.hiding import HIDDEN, sealed
+from b3_pipeline.signals.tokens import Sealer, rotate_keys, token_keys
 from b3_pipeline_tests.signals.exports import BOT, OTHER, SIGNAL, TOKEN, empty_vault
 
 KEY = base64.urlsafe_b64encode(bytes(range(32))).decode().rstrip("=")  # the same in every pytest-xdist worker

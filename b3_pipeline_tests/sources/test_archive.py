@@ -140,6 +140,20 @@ def test_more_than_a_folder_of_entries_is_one_sequence_and_a_new_process_reads_f
     assert min(reads) > 30
 
 
+def test_of_names_that_are_met_once_the_oldest_are_forgotten(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_NAMES_KEPT", 2)
+    for name in ("stays", "once", "stays", "again"):
+        append(archive, name.encode() + b"%d" % archive.last("gamma"), name)
+    assert list(archive._names["gamma"].newest) == ["stays", "again"]
+    assert append(archive, b"stays2", "stays") is None
+    assert append(archive, b"once1", "once") is not None
+
+
+def test_a_writer_waits_for_another_as_long_as_it_is_ready_to(archive: Archive) -> None:
+    with archive.locked("gamma"), pytest.raises(module.ArchiveFailed):
+        append(Archive(archive.folder, patience_s=0.01), b"A")
+
+
 @pytest.mark.parametrize("damage", ["cut", "other bytes", "no gzip", "gone", "longer"])
 def test_a_damaged_payload_is_never_read_as_if_it_were_whole(archive: Archive, damage: str) -> None:
     entry = append(archive, b"A" * 1000)

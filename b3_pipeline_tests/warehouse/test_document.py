@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from b3_pipeline.lowdb import schema as lowdb
 from b3_pipeline.warehouse.loading import upgrade, warehouse
 from b3_pipeline_tests.warehouse.filled import SIGNALS, signal
 from b3_pipeline_tests.warehouse.test_views import NOON, fill, market
@@ -21,9 +22,14 @@ QUERIES = re.findall(r"^```sql\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 @pytest.fixture
 def wh(dsn: str) -> Iterator[psycopg.Connection]:
     upgrade(dsn)
+    lowdb.upgrade(dsn)
     with warehouse(dsn) as db, db.transaction(force_rollback=True):
         market(db)
         fill(db, SIGNALS, signal(NOON, "ITUBX36"), signal(NOON + timedelta(minutes=1), "WING26"))
+        db.execute(
+            "insert into ideas.ideas (title, description, category, priority, status, created_at) "
+            "values ('Vender ITUBX36', '', 'dashboard', 'low', 'new', '2025-10-13 15:00Z')"
+        )
         load = "'tp_capital_signals', '2025-10-13', '', 2, now(), now(), 'open', now(), now(), 0.1, ''"
         db.execute(f"insert into warehouse.loads values ({load})")
         yield db

@@ -23,6 +23,7 @@ OWN = Path(__file__).parent / "static"
 FILES: Mapping[str, Path] = {
     "page/page.css": OWN / "page.css",
     "page/page.js": OWN / "page.js",
+    "page/ideas.js": OWN / "ideas.js",
     "page/icon.svg": OWN / "icon.svg",
     "bokeh/bokeh.min.js": Path(bokeh.__file__).parent / "server" / "static" / "js" / "bokeh.min.js",
 }

@@ -6,20 +6,19 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, FastAPI, Query, Request
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 from starlette.responses import HTMLResponse, Response
 
-from b3_pipeline.api.page import assets, cutover, formats, panels
+from b3_pipeline.api.page import assets, cutover, ideas, panels, systems
 from b3_pipeline.api.page import parity as standing
 from b3_pipeline.api.page.charts import Chart, ThemeName, charts_of
+from b3_pipeline.api.page.rendering import render
 from b3_pipeline.api.problems import Problem
 from b3_pipeline.api.service import Service
 from b3_pipeline.api.sharing import Answer
@@ -29,6 +28,8 @@ from b3_pipeline.api.v1.models import Overview
 from b3_pipeline.parsing.months import is_tenor
 
 router = APIRouter(include_in_schema=False)
+router.include_router(ideas.router)
+router.include_router(systems.router)
 
 Ask = Callable[[Service], Awaitable[Answer[Overview]]]
 AskParity = Callable[[Service], Awaitable[standing.Parity]]
@@ -158,6 +159,7 @@ async def parity(request: Request) -> Response:
     found = await _page(request).parity(_service(request))
     html = render(
         "parity.html",
+        here="/paridade",
         parity=found,
         sessions=standing.SESSIONS,
         most_callers=standing.CALLERS,
@@ -170,7 +172,7 @@ async def parity(request: Request) -> Response:
 async def cutover_page(request: Request) -> Response:
     """The phase, and the gates of the next step as they were last seen."""
     values = await cutover.of_service(_service(request))
-    html = render("cutover.html", dagster_url=_service(request).dagster_url, **values)
+    html = render("cutover.html", here="/corte", dagster_url=_service(request).dagster_url, **values)
     return HTMLResponse(html, 200, {"Cache-Control": "no-store"})
 
 
@@ -199,42 +201,6 @@ def _has(request: Request, etag: str) -> bool:
 
 
 # Rendering
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    environment.filters |= {
-        "number": formats.number,
-        "count": formats.count,
-        "day": formats.day,
-        "moment": formats.moment,
-        "age": formats.age,
-        "unit": formats.unit,
-        "month": formats.contract_name,
-    }
-    environment.globals |= {
-        "asset": assets.address,
-        "change": formats.change,
-        "change_of": formats.change_of,
-        "price_decimals": panels.price_decimals,
-        "since": panels.since,
-        "standing": panels.standing,
-    }
-    return environment
-
-
-_TEMPLATES = _environment()
-
-
-def render(template: str, **values: Any) -> str:
-    return _TEMPLATES.get_template(template).render(values)
 
 
 def _fragment(answer: Answer[Overview], tenor: str | None) -> str:

@@ -15,6 +15,8 @@ from b3_pipeline.api.store import StoreAway
 from b3_pipeline.api.v1.answers import MEDIA_TYPE as JSON
 from b3_pipeline.api.v1.examples import EXAMPLES
 from b3_pipeline.api.v1.models import ProblemDocument
+from b3_pipeline.api.v1.signals_models import EXAMPLES as SIGNALS_EXAMPLES
+from b3_pipeline.signals.hiding import without_tokens
 
 #: QuestDB comes back by itself: asking again after so long makes sense.
 RETRY_AFTER_S = 1
@@ -58,7 +60,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [
         {
-            "parameter": str(one["loc"][-1])[:60] if one.get("loc") else "",
+            "parameter": without_tokens(str(one["loc"][-1]))[:60] if one.get("loc") else "",
             "problem": str(one.get("msg", "")),
             "allowed": str((one.get("ctx") or {}).get("expected", "see /api/v1/openapi.json")),
         }
@@ -109,8 +111,11 @@ _MEANINGS = {
     401: "This service asks for an API key, and none or a wrong one was given",
     403: "The key that was given does not allow it",
     404: "There is no such thing",
+    409: "It cannot be stored as things are: it refers to what is not there, or its id is taken",
+    412: "Somebody else has changed it since: `current` is what it is now, with its `ETag`",
     413: "The body is larger than a mebibyte",
     414: "The address is longer than eight kibibytes",
+    415: "The body is no `application/json`",
     421: "The request means another host: `B3_ALLOWED_HOSTS` says which this service is",
     429: "Too many requests: `Retry-After` says when to ask again",
     503: "The database is away, and no earlier answer is known",
@@ -124,7 +129,9 @@ _KEYS: dict[str, dict[str, str]] = {
     "basic": {"type": "http", "scheme": "basic", "description": "For browsers: any user, the key as the password"},
 }
 _OPEN = "/api/v1/health"
-_EXAMPLES = {f"#/components/schemas/{model.__name__}": example for model, example in EXAMPLES.items()}
+_EXAMPLES = {
+    f"#/components/schemas/{model.__name__}": example for model, example in (EXAMPLES | SIGNALS_EXAMPLES).items()
+}
 
 
 def _with_keys(document: dict[str, Any]) -> dict[str, Any]:
@@ -142,10 +149,11 @@ def _with_examples(document: dict[str, Any]) -> dict[str, Any]:
     """Every answer with its example; put here, for the framework would leave out what is null in it."""
     for operations in document.get("paths", {}).values():
         for operation in operations.values():
-            content = operation.get("responses", {}).get("200", {}).get("content", {}).get(JSON, {})
-            example = _EXAMPLES.get(content.get("schema", {}).get("$ref"))
-            if example is not None:
-                content["example"] = example
+            for status in ("200", "201", "202"):
+                content = operation.get("responses", {}).get(status, {}).get("content", {}).get(JSON, {})
+                example = _EXAMPLES.get(content.get("schema", {}).get("$ref"))
+                if example is not None:
+                    content["example"] = example
     return document
 
 

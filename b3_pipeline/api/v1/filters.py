@@ -16,6 +16,8 @@ from b3_pipeline.api.problems import Problem
 from b3_pipeline.legacy_documents import LABELS
 from b3_pipeline.parsing.months import BadMonth, as_code, as_tenor, is_code
 from b3_pipeline.parsing.records import has_controls
+from b3_pipeline.parsing.times import BadDate, BadTime
+from b3_pipeline.parsing.tp_capital import parse_moment
 from b3_pipeline.quality.stored import Condition, condition, one_of
 from b3_pipeline.sessions import NonexistentTime, Window, to_utc
 from b3_pipeline.tables import indicator_slug
@@ -33,7 +35,7 @@ _WHEN = (
     "YYYY-MM-DD (that local day, Brasília) or YYYY-MM-DDThh:mm[:ss] with Z or an offset (without one it is local time)"
 )
 _MONTH = "a contract month: X25 or nov-25"
-_TEXT = "1 to 100 characters of plain text, as the answers have it"
+TEXT_ALLOWED = "1 to 100 characters of plain text, as the answers have it"
 
 _LABELS = {indicator_slug(label): label for label in LABELS}
 
@@ -83,6 +85,14 @@ def _local(midnight: datetime) -> datetime:
 
 def _when(text: str) -> str:
     span(text)
+    return text
+
+
+def _signal_moment(text: str) -> str:
+    try:
+        parse_moment(text)
+    except (BadDate, BadTime):
+        raise ValueError("is no moment as signals have it") from None
     return text
 
 
@@ -264,7 +274,7 @@ class IndicatorFilters(Fed):
         default=None,
         description="The label, verbatim, or the short name of one of the desk's four",
         examples=["taxa_selic"],
-        json_schema_extra={"allowed": _TEXT},
+        json_schema_extra={"allowed": TEXT_ALLOWED},
     )
 
     def conditions(self) -> Iterator[Condition]:
@@ -278,7 +288,7 @@ class DailyIndicatorFilters(Fed):
         default=None,
         description="The short name",
         examples=["taxa_selic"],
-        json_schema_extra={"allowed": _TEXT},
+        json_schema_extra={"allowed": TEXT_ALLOWED},
     )
 
     def conditions(self) -> Iterator[Condition]:
@@ -296,10 +306,13 @@ class LoadFilters(Paged):
         default=None,
         description="The table that was filled",
         examples=["b3_adjustments"],
-        json_schema_extra={"allowed": _TEXT},
+        json_schema_extra={"allowed": TEXT_ALLOWED},
     )
     feed: Text | None = Field(
-        default=None, description="The feed of its rows", examples=["b3_sprd"], json_schema_extra={"allowed": _TEXT}
+        default=None,
+        description="The feed of its rows",
+        examples=["b3_sprd"],
+        json_schema_extra={"allowed": TEXT_ALLOWED},
     )
     outcome: Literal["started", "partial", "loaded", "rejected"] | None = Field(
         default=None, description="What became of it"
@@ -312,15 +325,46 @@ class LoadFilters(Paged):
 
 
 class SignalFilters(Paged):
-    channel: Text | None = Field(default=None, description="The Telegram channel", json_schema_extra={"allowed": _TEXT})
+    channel: Text | None = Field(
+        default=None, description="The Telegram channel", json_schema_extra={"allowed": TEXT_ALLOWED}
+    )
     asset: Text | None = Field(
-        default=None, description="B3's ticker", examples=["PETRJ370"], json_schema_extra={"allowed": _TEXT}
+        default=None, description="B3's ticker", examples=["PETRJ370"], json_schema_extra={"allowed": TEXT_ALLOWED}
+    )
+    type: Text | None = Field(
+        default=None,
+        description="The signal's type, as the answers have it",
+        examples=["Day Trade"],
+        json_schema_extra={"allowed": TEXT_ALLOWED},
+    )
+    search: Text | None = Field(
+        default=None,
+        description="Stands in the message, whatever its case",
+        examples=["alvo 2"],
+        json_schema_extra={"allowed": TEXT_ALLOWED},
     )
 
     def conditions(self) -> Iterator[Condition]:
-        for column, value in (("channel", self.channel), ("asset", self.asset)):
+        for column, value in (("channel", self.channel), ("asset", self.asset), ("signal_type", self.type)):
             if value:
                 yield condition("{c} = %s", value, c=column)
+        if self.search:
+            yield condition("strpos(lower({c}), lower(%s)) > 0", self.search, c="raw_message")
+
+
+class SignalKeyFilters(Filters):
+    """What tells one signal from all others."""
+
+    ts: Annotated[str, AfterValidator(_signal_moment)] = Field(
+        description="When it was sent, UTC",
+        examples=["2025-10-11T12:15:40Z"],
+        json_schema_extra={"allowed": "YYYY-MM-DDThh:mm:ssZ"},
+    )
+    channel: Text = Field(description="The Telegram channel", json_schema_extra={"allowed": TEXT_ALLOWED})
+    signal_type: Text = Field(
+        description="The signal's type", examples=["Day Trade"], json_schema_extra={"allowed": TEXT_ALLOWED}
+    )
+    asset: Text = Field(description="B3's ticker", examples=["PETRJ370"], json_schema_extra={"allowed": TEXT_ALLOWED})
 
 
 class Newest(Filters):
@@ -399,11 +443,12 @@ def _flat(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def parameters(model: type[Filters]) -> list[dict[str, Any]]:
     """The parameters as OpenAPI has them."""
+    required = model.model_json_schema(by_alias=True).get("required", ())
     return [
         {
             "name": name,
             "in": "query",
-            "required": False,
+            "required": name in required,
             "description": f"{schema.get('description', '')}. Allowed: {_allowed(schema)}",
             "schema": {key: value for key, value in schema.items() if key not in ("description", "allowed")},
         }

@@ -547,5 +547,6 @@ class ProblemDocument(BaseModel):
     detail: str = Field(
         examples=["limit: must be less than or equal to 1000 (allowed: a whole number from 1 to 1000)."]
     )
+    success: Literal[False] = Field(default=False, description="What the clients of the ideas look at")
     instance: str | None = Field(default=None, description="The request's correlation id")
     errors: list[ParameterError] | None = Field(default=None, description="Each parameter that was wrong")

@@ -215,7 +215,7 @@ class Board:
 
     async def _ask_signals(self) -> list[KnownSignal] | None:
         """A failure is an answer here, too: see `_count_mismatches`."""
-        if (dsn := self._service.postgres_dsn) is not None:
+        if (dsn := self._service.reader_dsn or self._service.postgres_dsn) is not None:
             try:
                 rows = await asyncio.to_thread(last_signals, dsn, self._service.now(), SIGNALS)
                 self._known_signals = None if rows is None else [figures.known_signal(row) for row in rows]

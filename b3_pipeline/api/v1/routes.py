@@ -42,7 +42,7 @@ def _service(request: Request) -> Service:
     return request.app.state.service
 
 
-def _documented(answered: type[BaseModel], asked: type[Filters]) -> dict[str, Any]:
+def documented(answered: type[BaseModel], asked: type[Filters]) -> dict[str, Any]:
     """What OpenAPI says of a route whose answers are shared: parameters, answer, errors."""
     unchanged = {304: {"description": "Nothing has changed since: `If-None-Match` names the answer's `ETag`"}}
     return {
@@ -104,13 +104,14 @@ async def _turn(pages: asyncio.Semaphore) -> AsyncIterator[None]:
         pages.release()
 
 
-async def _table(
+async def paged_table(
     request: Request,
     model: type[Paged],
     result: type[BaseModel],
     listed: Listing,
     document: Callable[[Any], Any],
 ) -> Response:
+    """A page of a table or view, as its filters ask. Raises StoreAway, Problem."""
     given = read(model, request)
     store = _service(request).store
     return await _listed(request, given, result, lambda: listing.table_page(store, listed, given, document))
@@ -123,7 +124,7 @@ async def _table(
     "exchange's units, rates in % a year. `ETag` covers all but `at` and the ages: two answers with one tag differ in "
     "these alone, which whoever holds one can count on; so `If-None-Match` gives 304 until data changes.",
     tags=["page"],
-    **_documented(models.Overview, Filters),
+    **documented(models.Overview, Filters),
 )
 async def get_overview(request: Request) -> Response:
     if request.scope["query_string"]:
@@ -137,10 +138,10 @@ async def get_overview(request: Request) -> Response:
     summary="Prices of the front contracts, capture by capture",
     description="Newest first. DI1 in PU, DDI in points, DOL in BRL/1000 USD.",
     tags=["market data"],
-    **_documented(models.Snapshots, filters.SnapshotFilters),
+    **documented(models.Snapshots, filters.SnapshotFilters),
 )
 async def get_snapshots(request: Request) -> Response:
-    return await _table(request, filters.SnapshotFilters, models.Snapshots, listing.SNAPSHOTS, listing.snapshot)
+    return await paged_table(request, filters.SnapshotFilters, models.Snapshots, listing.SNAPSHOTS, listing.snapshot)
 
 
 @router.get(
@@ -148,10 +149,12 @@ async def get_snapshots(request: Request) -> Response:
     summary="Financial indicators, capture by capture",
     description="Newest first, under the capture's own labels. Rates in % a year, dollar in BRL/USD.",
     tags=["market data"],
-    **_documented(models.Indicators, filters.IndicatorFilters),
+    **documented(models.Indicators, filters.IndicatorFilters),
 )
 async def get_indicators(request: Request) -> Response:
-    return await _table(request, filters.IndicatorFilters, models.Indicators, listing.INDICATORS, listing.indicator)
+    return await paged_table(
+        request, filters.IndicatorFilters, models.Indicators, listing.INDICATORS, listing.indicator
+    )
 
 
 @router.get(
@@ -159,11 +162,11 @@ async def get_indicators(request: Request) -> Response:
     summary="Financial indicators, session by session",
     description="Newest first. Rates in % a year, dollar in BRL/USD.",
     tags=["market data"],
-    **_documented(models.DailyIndicators, filters.DailyIndicatorFilters),
+    **documented(models.DailyIndicators, filters.DailyIndicatorFilters),
 )
 async def get_daily_indicators(request: Request) -> Response:
     model = filters.DailyIndicatorFilters
-    return await _table(request, model, models.DailyIndicators, listing.DAILY, listing.daily_indicator)
+    return await paged_table(request, model, models.DailyIndicators, listing.DAILY, listing.daily_indicator)
 
 
 @router.get(
@@ -172,7 +175,7 @@ async def get_daily_indicators(request: Request) -> Response:
     description="Newest surface first, in each the tenors by date, deltas ascending as numbers. % a year, base 252. "
     "`limit` counts tenors; a tenor always comes with all its deltas.",
     tags=["market data"],
-    **_documented(models.Smiles, filters.SurfaceFilters),
+    **documented(models.Smiles, filters.SurfaceFilters),
 )
 async def get_vol_surface(request: Request) -> Response:
     given = read(filters.SurfaceFilters, request)
@@ -185,12 +188,12 @@ async def get_vol_surface(request: Request) -> Response:
     summary="Gamma walls and flip of the S&P 500 future and the VIX",
     description="Newest first. Index points.",
     tags=["market data"],
-    **_documented(models.GammaLevels, filters.GammaFilters),
+    **documented(models.GammaLevels, filters.GammaFilters),
 )
 async def get_gamma_levels(request: Request) -> Response:
     from b3_pipeline.api.v1.figures import gamma_level
 
-    return await _table(request, filters.GammaFilters, models.GammaLevels, listing.GAMMA, gamma_level)
+    return await paged_table(request, filters.GammaFilters, models.GammaLevels, listing.GAMMA, gamma_level)
 
 
 @router.get(
@@ -198,11 +201,11 @@ async def get_gamma_levels(request: Request) -> Response:
     summary="Settlement prices (ajustes) of futures",
     description="Newest first. DI1 in PU, DOL and WDO in BRL/1000 USD, all others in points; rates in % a year, base 252.",
     tags=["market data"],
-    **_documented(models.Adjustments, filters.AdjustmentFilters),
+    **documented(models.Adjustments, filters.AdjustmentFilters),
 )
 async def get_adjustments(request: Request) -> Response:
     model = filters.AdjustmentFilters
-    return await _table(request, model, models.Adjustments, listing.ADJUSTMENTS, listing.adjustment)
+    return await paged_table(request, model, models.Adjustments, listing.ADJUSTMENTS, listing.adjustment)
 
 
 @router.get(
@@ -210,10 +213,10 @@ async def get_adjustments(request: Request) -> Response:
     summary="The dollar index at fixed local times",
     description="Newest first. Change against the previous close in %, not a level.",
     tags=["market data"],
-    **_documented(models.DxyTicks, filters.DxyFilters),
+    **documented(models.DxyTicks, filters.DxyFilters),
 )
 async def get_dxy(request: Request) -> Response:
-    return await _table(request, filters.DxyFilters, models.DxyTicks, listing.DXY, listing.dxy_tick)
+    return await paged_table(request, filters.DxyFilters, models.DxyTicks, listing.DXY, listing.dxy_tick)
 
 
 @router.get(
@@ -221,10 +224,10 @@ async def get_dxy(request: Request) -> Response:
     summary="What was loaded: one item for each payload into each table",
     description="Newest first. candidates = loaded + rejected + duplicate + absent.",
     tags=["operation"],
-    **_documented(models.Loads, filters.LoadFilters),
+    **documented(models.Loads, filters.LoadFilters),
 )
 async def get_loads(request: Request) -> Response:
-    return await _table(request, filters.LoadFilters, models.Loads, listing.LOADS, listing.load)
+    return await paged_table(request, filters.LoadFilters, models.Loads, listing.LOADS, listing.load)
 
 
 @router.get(
@@ -232,10 +235,10 @@ async def get_loads(request: Request) -> Response:
     summary="Trading signals that nobody has deleted",
     description="Newest first. Prices in BRL.",
     tags=["signals"],
-    **_documented(models.Signals, filters.SignalFilters),
+    **documented(models.Signals, filters.SignalFilters),
 )
 async def get_signals(request: Request) -> Response:
-    return await _table(request, filters.SignalFilters, models.Signals, listing.SIGNALS_ACTIVE, listing.signal)
+    return await paged_table(request, filters.SignalFilters, models.Signals, listing.SIGNALS_ACTIVE, listing.signal)
 
 
 @router.get(
@@ -243,7 +246,7 @@ async def get_signals(request: Request) -> Response:
     summary="How old each market table is, and when more is due",
     description="Ages in seconds, moments in UTC; the checks are those of Dagster, as they ended the last time.",
     tags=["operation"],
-    **_documented(models.Freshness, Filters),
+    **documented(models.Freshness, Filters),
 )
 async def get_freshness(request: Request) -> Response:
     read(Filters, request)
@@ -283,7 +286,7 @@ async def _freshness(service: Service) -> models.Freshness:
     "how the tables' parity checks ended the last time; each list newest first. `report` leads from a table and feed down to "
     "partitions and the first keys with both values.",
     tags=["cutover"],
-    **_documented(models.Parity, Newest),
+    **documented(models.Parity, Newest),
 )
 async def get_parity(request: Request) -> Response:
     given = read(Newest, request)
@@ -390,7 +393,7 @@ async def _of_postgres(service: Service, ask: Callable[[str], Any]) -> Any:
     summary="The phase: who is in charge of the market data, since when, and why",
     description="legacy: the legacy collectors; shadow: both, compared; active: this service; frozen: this service alone.",
     tags=["cutover"],
-    **_documented(models.Cutover, Newest),
+    **documented(models.Cutover, Newest),
 )
 async def get_cutover(request: Request) -> Response:
     given = read(Newest, request)

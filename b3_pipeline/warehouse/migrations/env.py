@@ -1,4 +1,4 @@
-"""What Alembic runs: the versions, in the one transaction of the connection that `loading.upgrade` gives it."""
+"""What Alembic runs: the versions, in the one transaction of the connection that `postgres.migrating` gives it."""
 
 from __future__ import annotations
 

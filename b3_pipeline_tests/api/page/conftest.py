@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from b3_pipeline.api.around import CSP
 from b3_pipeline.api.page import routes
@@ -99,10 +100,10 @@ def client(desk: Desk) -> Iterator[TestClient]:
 
 
 @dataclass
-class Served:
-    """The page on a port of its own; it can be stopped and started again there."""
+class Server:
+    """An application on a port of its own; it can be stopped and started again there."""
 
-    desk: Desk
+    app: Callable[[], ASGIApp]
     port: int
     _server: uvicorn.Server | None = None
     _thread: threading.Thread | None = None
@@ -113,7 +114,7 @@ class Served:
 
     def start(self) -> None:
         config = uvicorn.Config(
-            app_of(self.desk), HOST, self.port, log_level="warning", ws="none", timeout_graceful_shutdown=1
+            self.app(), HOST, self.port, log_level="warning", ws="none", timeout_graceful_shutdown=1
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -127,9 +128,17 @@ class Served:
             self._server = self._thread = None
 
 
+class Served(Server):
+    """The page of a desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(lambda: app_of(desk), free_port_base())
+        self.desk = desk
+
+
 @pytest.fixture
 def served(desk: Desk) -> Iterator[Served]:
-    served = Served(desk, free_port_base())
+    served = Served(desk)
     served.start()
     yield served
     served.stop()
@@ -150,7 +159,7 @@ class Seen:
 
 
 @pytest.fixture
-def look(served: Served, browser: Browser) -> Iterator[Any]:
+def look(served: Server, browser: Browser) -> Iterator[Any]:
     """Opens the served page: `look("/", width=360, color_scheme="dark")`. The browser's clock stands at the overview's time."""
     contexts: list[BrowserContext] = []
 

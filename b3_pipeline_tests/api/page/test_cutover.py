@@ -23,7 +23,9 @@ SEEN = [
 
 
 def test_every_gate_has_a_name_for_the_desk() -> None:
-    assert GATES.keys() == gates.WHAT_TO_DO.keys()
+    assert {domain: set(names) for domain, names in GATES.items()} == {
+        domain: set(names) for domain, names in gates.WHAT_TO_DO.items()
+    }
 
 
 def test_the_gates_are_shown_as_they_were_last_seen_without_a_path(home: Path) -> None:
@@ -43,6 +45,18 @@ def test_the_gates_are_shown_as_they_were_last_seen_without_a_path(home: Path) -
         assert "/srv/secret" not in html
         assert "<b>" not in html
         assert len(re.findall("vermelha", html)) == 2
+
+
+def test_the_ideas_are_shown_beside_the_market_data_with_gates_of_their_own(home: Path) -> None:
+    files = Gate("files", ok=False, evidence="Somebody has written ideas.json.", domain="ideas")
+    looked.keep(home, "ideas", Looked(AT, "legacy", "shadow", [files]))
+    with TestClient(everything(), base_url="http://127.0.0.1") as client:
+        html = client.get("/corte").raise_for_status().text
+    assert "Mercado: dos arquivos ao QuestDB" in html
+    assert "Ideias: do LowDB ao PostgreSQL" in html
+    assert "Ninguém escreve nos arquivos do LowDB" in html
+    assert gates.WHAT_TO_DO["ideas"]["files"] in html
+    assert looked.latest(home, "ideas") == Looked(AT, "legacy", "shadow", [files])
 
 
 def test_what_was_seen_in_another_phase_is_not_shown(home: Path) -> None:

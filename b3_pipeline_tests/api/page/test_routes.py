@@ -15,7 +15,8 @@ from b3_pipeline.api.page import assets, formats, panels
 from b3_pipeline.api.page.charts import charts_of
 from b3_pipeline.api.page.panels import mismatches
 from b3_pipeline.api.page.parity import Differed, quiet
-from b3_pipeline.api.page.routes import Page, render
+from b3_pipeline.api.page.rendering import render
+from b3_pipeline.api.page.routes import Page
 from b3_pipeline.api.sharing import Answer
 from b3_pipeline.api.v1.models import Overview
 from b3_pipeline.postgres.callers import Caller

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from b3_pipeline.warehouse.migrations.applying import apply
+from b3_pipeline.postgres.migrating import apply
 
 revision = "0001"
 down_revision = None

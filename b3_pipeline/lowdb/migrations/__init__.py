@@ -1,0 +1,1 @@
+"""The versions of the schema `ideas`, which Alembic applies; their SQL lies beside them."""

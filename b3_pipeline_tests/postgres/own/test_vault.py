@@ -1,0 +1,1 @@
+from b3_pipeline_tests.postgres.test_vault import *  # noqa: F403
