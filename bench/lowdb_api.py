@@ -15,7 +15,6 @@ import aiohttp
 import numpy as np
 import psycopg
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from b3_pipeline.lowdb import rules, schema
 from b3_pipeline.lowdb.model import CATEGORIES, IDEAS, PRIORITIES, STATUSES, Record
@@ -74,13 +73,13 @@ def lowdb_api(options: Options) -> list[Figures]:
 def _store(dsn: str) -> None:
     schema.upgrade(dsn)
     chance = random.Random(1)
-    columns = [*(field.column for field in IDEAS.fields), "extra"]
+    columns = IDEAS.columns
     copy = sql.SQL("copy ideas.ideas ({}) from stdin").format(sql.SQL(", ").join(map(sql.Identifier, columns)))
     with psycopg.connect(dsn, autocommit=True) as db:
         with db.transaction(), db.cursor().copy(copy) as rows:
             for number in range(1, STORED + 1):
-                row = rules.to_row(IDEAS, _stored(chance, number))
-                rows.write_row([*(row[name] for name in columns[:-1]), Jsonb(row["extra"])])
+                row = schema.bound(IDEAS, _stored(chance, number))
+                rows.write_row([row[name] for name in columns])
         db.execute("select setval(pg_get_serial_sequence('ideas.ideas', 'id'), %s)", (STORED,))
         db.execute("vacuum analyze ideas.ideas, ideas.idea_tags")
 

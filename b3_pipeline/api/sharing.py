@@ -98,6 +98,7 @@ class Shared(Generic[T]):
         return Answer(found.value, self._clock() - found.asked_at)
 
     def _is_young(self, question: Hashable, known: _Known[T]) -> bool:
+        """Whether a result may still be given; where it soon may not, the next one is asked for beside."""
         age = self._clock() - known.asked_at
         if AHEAD * self._shared_s <= age < self._shared_s and known.failed_at is None and question not in self._asking:
             self._begin(question, known.ask)

@@ -7,7 +7,6 @@ its stamp, also right before it is replaced. Records that may not be (the ETL re
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import threading
 import time
@@ -24,9 +23,8 @@ from filelock import FileLock, Timeout
 from b3_pipeline.cutover.folder_backup import Stamp
 from b3_pipeline.durable import replace_synced
 from b3_pipeline.lowdb import rules
-from b3_pipeline.lowdb.documents import NotJson, parsed
+from b3_pipeline.lowdb.documents import NotJson, parsed, written
 from b3_pipeline.lowdb.model import COLLECTIONS, Collection, Kind, Record
-from b3_pipeline.lowdb.rules import BadRecord
 from b3_pipeline.lowdb.store import (
     Asked,
     Change,
@@ -255,7 +253,7 @@ class Files(Store):
                 raise _WrittenMeanwhile
 
         try:
-            replace_synced(path, _written({**content.document, **members}), still_the_same)
+            replace_synced(path, written({**content.document, **members}), still_the_same)
         except OSError as error:
             raise StoreAway(f"{collection.file} of LowDB cannot be written: {error.strerror}.") from None
 
@@ -277,36 +275,20 @@ def _read(path: Path, stamp: Stamp | None) -> _Content:
     return _Content(stamp, document, records)
 
 
-def _written(document: Mapping[str, Any]) -> bytes:
-    try:
-        return json.dumps(document, ensure_ascii=False, indent=2).encode()
-    except UnicodeEncodeError:  # a record that may not be has half a character, which stays as it came
-        return json.dumps(document, indent=2).encode()
-
-
 def _records(
     collection: Collection, given: list[Any], earlier: Mapping[str, Mapping[int, _Placed]]
 ) -> dict[int, _Placed]:
     """The records that may be, as the ETL has it: of one id the first stands, and what is referred to is there."""
     found: dict[int, _Placed] = {}
+    there = {**earlier, collection.table: found}
     for position, each in enumerate(given):
-        try:
-            record = rules.checked(collection, each if isinstance(each, dict) else {})
-        except BadRecord:
-            continue
-        if not _missing_references(collection, earlier, record):
-            found.setdefault(int(record[collection.id.name]), _Placed(position, record))
+        if (record := rules.allowed(collection, each, there)) is not None:
+            found[int(record[collection.id.name])] = _Placed(position, record)
     return found
 
 
-def _missing_references(
-    collection: Collection, records: Mapping[str, Mapping[int, _Placed]], record: Record
-) -> list[str]:
-    return [f.name for f in collection.fields if f.refers_to and int(record[f.name]) not in records[f.refers_to]]
-
-
 def _require_references(collection: Collection, content: _Content, record: Record) -> None:
-    if _missing_references(collection, content.records, record):
+    if rules.dangles(collection, record, content.records):
         raise Refused("It refers to an idea that is not there.")
 
 

@@ -17,7 +17,6 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 from b3_pipeline.cutover.folder_backup import Stamp
 from b3_pipeline.durable import replace_synced
@@ -27,8 +26,7 @@ from b3_pipeline.lowdb.documents import NotJson, parsed, written
 from b3_pipeline.lowdb.files import MAX_BYTES
 from b3_pipeline.lowdb.model import COLLECTIONS, FILE_NAMES, SCHEMA, Collection, Record
 from b3_pipeline.lowdb.reading import collections_of
-from b3_pipeline.lowdb.rules import BadRecord
-from b3_pipeline.lowdb.schema import ideas
+from b3_pipeline.lowdb.schema import bound, ideas
 from b3_pipeline.settings import Settings
 
 #: Rows that are fetched and put at once.
@@ -188,24 +186,13 @@ def _sifted(
     refused: list[Any] = []
     there = ids.setdefault(collection.table, set())
     for element in given:
-        if (record := _allowed(collection, element, ids)) is None:
+        if (record := rules.allowed(collection, element, ids)) is None:
             refused.append(element)
         else:
             id = int(record[collection.id.name])
             allowed[id] = record
             there.add(id)
     return allowed, refused
-
-
-def _allowed(collection: Collection, element: Any, ids: Mapping[str, Set[int]]) -> Record | None:
-    """An element as a record beside those of `ids`: of one id the first stands, and what is referred to is there."""
-    try:
-        record = rules.checked(collection, element if isinstance(element, dict) else {})
-    except BadRecord:
-        return None
-    repeated = int(record[collection.id.name]) in ids[collection.table]
-    dangling = any(f.refers_to and int(record[f.name]) not in ids[f.refers_to] for f in collection.fields)
-    return None if repeated or dangling else record
 
 
 def records_of(contents: Mapping[str, Content]) -> dict[str, list[Record]]:
@@ -358,7 +345,7 @@ def _draft(db: psycopg.Connection, name: str, content: Content) -> Draft:
             records.append(record)
         ids[collection.table] = {id for id, _record in _by_id(collection, records)}
         refused = content.refused[collection.table]
-        kept = [element for element in refused if _allowed(collection, element, ids) is None]
+        kept = [element for element in refused if rules.allowed(collection, element, ids) is None]
         lost += len(refused) - len(kept)
         document[collection.member] = [*records, *kept]
         if collection.counter:
@@ -389,16 +376,10 @@ def _following(db: psycopg.Connection, collection: Collection) -> int:
     return following
 
 
-def bound(collection: Collection, record: Record) -> dict[str, Any]:
-    """A record's values for `putting`."""
-    row = rules.to_row(collection, record)
-    return {**row, "extra": Jsonb(row["extra"])}
-
-
 @cache
 def putting(collection: Collection) -> sql.Composed:
     """The statement that puts a record in its place, under its own id; the same again changes nothing."""
-    columns = _columns(collection)
+    columns = collection.columns
     others = [sql.Identifier(name) for name in columns[1:]]
     given, kept = (
         sql.SQL(", ").join(sql.Identifier(side) + sql.SQL(".") + o for o in others) for side in ("excluded", "kept")
@@ -422,12 +403,8 @@ def removing(collection: Collection) -> sql.Composed:
     return sql.SQL("delete from {} where id = %s").format(_table(collection))
 
 
-def _columns(collection: Collection) -> list[str]:
-    return [*(field.column for field in collection.fields), "extra"]
-
-
 def _names(collection: Collection) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, _columns(collection)))
+    return sql.SQL(", ").join(map(sql.Identifier, collection.columns))
 
 
 def _table(collection: Collection) -> sql.Identifier:

@@ -382,7 +382,7 @@ def parts_of(collection: Collection) -> Mapping[str, sql.Composable]:
 
     `given` has the records of a batch, `repeated` those that came before, `seen` the ids so far.
     """
-    columns = [*(each.column for each in collection.fields), "extra"]
+    columns = collection.columns
     others = columns[1:]
     return {
         "table": sql.Identifier(SCHEMA, collection.table),

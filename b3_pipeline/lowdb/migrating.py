@@ -143,7 +143,7 @@ class Migrating:
         attempt = 1
         while True:
             with self._held(folder, phase):
-                found = next(each for each in files_of(folder) if each.name == name)
+                [found] = files_of(folder, name)
                 if found.loadable is None:
                     return Outcome(name, found.outcome or "rejected", reason=found.reason)
                 try:
@@ -254,9 +254,10 @@ def require_files(folder: Path) -> None:
         raise UsageError(f"{folder} holds none of LowDB's files ({', '.join(FILE_NAMES)}).")
 
 
-def files_of(folder: Path) -> list[Found]:
-    """LowDB's files in a folder, in the order in which they load. Raises UsageError."""
-    return [found for found in survey(folder, KINDS) if found.kind is not None]
+def files_of(folder: Path, *only: str) -> list[Found]:
+    """LowDB's files in a folder (`only` those of these names), in the order in which they load. Raises UsageError."""
+    kinds = [kind for kind in KINDS if not only or kind.file in only]
+    return [found for found in survey(folder, kinds) if found.kind is not None]
 
 
 def _sha256(path: Path) -> str:

@@ -17,9 +17,9 @@ from psycopg_pool import AsyncConnectionPool
 
 from b3_pipeline.lowdb import rules
 from b3_pipeline.lowdb.lending import Lending, told
-from b3_pipeline.lowdb.levelling import bound, pairs, putting, removing
+from b3_pipeline.lowdb.levelling import pairs, putting, removing
 from b3_pipeline.lowdb.model import COLLECTIONS, Collection, Record
-from b3_pipeline.lowdb.schema import IdeasError, ideas
+from b3_pipeline.lowdb.schema import IdeasError, bound, ideas
 from b3_pipeline.lowdb.store import Busy, NoSuchRecord, Refused, Store, StoreAway
 from b3_pipeline.postgres.dsn import checked
 

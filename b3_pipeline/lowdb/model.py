@@ -68,6 +68,11 @@ class Collection:
         return next(field for field in self.fields if field.name == name)
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of its table that a record fills: those of its fields, then `extra`."""
+        return (*(field.column for field in self.fields), "extra")
+
+    @property
     def id(self) -> Field:
         """The field that tells records apart: always the first."""
         return self.fields[0]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache, partial
@@ -288,6 +288,24 @@ def _written(field: Field, value: Any) -> Any:
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two canonical records have the same content; the order of members does not count."""
     return _content(one) == _content(other)  # as JSON, for to Python true is 1
+
+
+def allowed(collection: Collection, element: object, there: Mapping[str, Container[int]]) -> Record | None:
+    """An element of a list as a record beside those whose ids are `there`, by table; None for one that may not be, as the ETL has it.
+
+    Of one id the first stands, and what a record refers to is there.
+    """
+    try:
+        record = checked(collection, element if isinstance(element, dict) else {})
+    except BadRecord:
+        return None
+    repeated = int(record[collection.id.name]) in there[collection.table]
+    return None if repeated or dangles(collection, record, there) else record
+
+
+def dangles(collection: Collection, record: Record, there: Mapping[str, Container[int]]) -> bool:
+    """Whether a record refers to an id that is not `there`, by table."""
+    return any(f.refers_to and int(record[f.name]) not in there[f.refers_to] for f in collection.fields)
 
 
 def etag(record: Mapping[str, Any]) -> str:

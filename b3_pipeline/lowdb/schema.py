@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from b3_pipeline.errors import B3Error
-from b3_pipeline.lowdb.model import SCHEMA
-from b3_pipeline.postgres.connections import connected
-from b3_pipeline.postgres.dsn import reason
+from b3_pipeline.lowdb import rules
+from b3_pipeline.lowdb.model import SCHEMA, Collection, Record
 from b3_pipeline.postgres.migrating import Schema
 
 
@@ -23,6 +24,7 @@ class IdeasError(B3Error):
 IDEAS_SCHEMA = Schema(
     SCHEMA,
     "The schema of the ideas",
+    "the ideas",
     Path(__file__).with_name("migrations"),
     IdeasError,
     "Take the schema `ideas` away: until the phase is active the LowDB files have it all (`b3 lowdb migrate`).",
@@ -32,14 +34,14 @@ IDEAS_SCHEMA = Schema(
 @contextmanager
 def ideas(dsn: str) -> Iterator[psycopg.Connection]:
     """A connection for the ideas, in autocommit; moments are aware UTC. Raises IdeasError and BadDsn."""
-    with connected(dsn, error=IdeasError, what="the ideas") as db:
-        try:
-            yield db
-        except psycopg.OperationalError:
-            raise
-        except psycopg.Error as failed:
-            told = f"PostgreSQL refused what the ideas asked: {reason(failed)}."
-            raise IdeasError(f"{told} May this user make and change schema {SCHEMA}?") from None
+    with IDEAS_SCHEMA.connected(dsn) as db:
+        yield db
+
+
+def bound(collection: Collection, record: Record) -> dict[str, Any]:
+    """A record's values by the columns of its table, as statements bind them."""
+    row = rules.to_row(collection, record)
+    return {**row, "extra": Jsonb(row["extra"])}
 
 
 def upgrade(dsn: str) -> tuple[str | None, str]:

@@ -13,13 +13,13 @@ from typing import Any, LiteralString, TypeVar
 import psycopg
 from psycopg import errors, sql
 from psycopg.rows import DictRow, dict_row
-from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from b3_pipeline.asking import Asking
 from b3_pipeline.lowdb import rules
 from b3_pipeline.lowdb.lending import Lending, told
 from b3_pipeline.lowdb.model import IDEAS, SCHEMA, Collection, Field, Kind, Record
+from b3_pipeline.lowdb.schema import bound
 from b3_pipeline.lowdb.store import (
     Asked,
     Change,
@@ -198,7 +198,7 @@ async def _configure(db: Connection) -> None:
 @cache
 def _about(collection: Collection, query: LiteralString) -> sql.Composed:
     """A query with the names of a collection: its table, its columns, those without the id, and places for their values."""
-    columns = [*(field.column for field in collection.fields), "extra"]
+    columns = collection.columns
     return sql.SQL(query).format(
         table=sql.Identifier(SCHEMA, collection.table),
         columns=_names(columns),
@@ -207,13 +207,8 @@ def _about(collection: Collection, query: LiteralString) -> sql.Composed:
     )
 
 
-def _names(columns: list[str]) -> sql.Composed:
+def _names(columns: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, columns))
-
-
-def _bound(collection: Collection, record: Record) -> dict[str, Any]:
-    row = rules.to_row(collection, record)
-    return {**row, "extra": Jsonb(row["extra"])}
 
 
 async def _page(db: Connection, collection: Collection, asked: Asked) -> tuple[list[Stored], int]:
@@ -245,11 +240,11 @@ async def _few(db: Connection, collection: Collection, asked: Asked) -> list[int
     first = sql.SQL("select id from ({} order by id limit %s) first where search @@ %s::tsquery limit %s").format(
         _about(collection, "select id, search from {table}") + others
     )
-    for query, bound in (
+    for query, given in (
         (first, (*their_values, FIRST, rules.query(asked.search or ""), FEW + 1)),
         (found, (*values, FEW + 1)),
     ):
-        rows = await (await db.execute(query, bound)).fetchall()
+        rows = await (await db.execute(query, given)).fetchall()
         if len(rows) > FEW:
             return None
     return sorted(row["id"] for row in rows)
@@ -336,14 +331,14 @@ def _missing(collection: Collection, id: int) -> NoSuchRecord:
 
 async def _insert(db: Connection, collection: Collection, record: Record) -> Stored:
     query = _about(collection, "insert into {table} ({others}) values ({values}) returning id")
-    row = await (await db.execute(query, _bound(collection, record))).fetchone()
+    row = await (await db.execute(query, bound(collection, record))).fetchone()
     assert row, "an insert that does not fail gives its row"
     return Stored.of({**record, **id_member(collection, row["id"])})
 
 
 async def _update(db: Connection, collection: Collection, record: Record) -> None:
     query = _about(collection, "update {table} set ({others}) = row({values}) where id = %(id)s")
-    await db.execute(query, _bound(collection, record))
+    await db.execute(query, bound(collection, record))
 
 
 def _change(row: Mapping[str, Any]) -> Change:

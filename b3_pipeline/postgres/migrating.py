@@ -6,7 +6,8 @@ A schema's migrations are a folder as Alembic has it, with SQL beside each versi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from psycopg import sql
 from b3_pipeline import migration_log
 from b3_pipeline.errors import B3Error
 from b3_pipeline.migration_log import Step
+from b3_pipeline.postgres.connections import connected
 from b3_pipeline.postgres.dsn import checked, reason
 from b3_pipeline.postgres.roles import set_apart
 
@@ -29,16 +31,29 @@ _LOCK: LiteralString = "select pg_advisory_xact_lock(hashtext(%s), hashtext('sch
 
 @dataclass(frozen=True)
 class Schema:
-    """A schema by its name; `what` it is in a sentence, the folder of its `migrations`, the `error` that it raises.
+    """A schema by its name; `what` it is and what is in it (`content`), the folder of its `migrations`, its `error`.
 
     `way_back` says, for the migration log, how to be rid of it.
     """
 
     name: str
     what: str
+    content: str
     migrations: Path
     error: type[B3Error]
     way_back: str
+
+    @contextmanager
+    def connected(self, dsn: str) -> Iterator[psycopg.Connection]:
+        """A connection for who works on it, in autocommit; moments are aware UTC. Raises `error` and BadDsn."""
+        with connected(dsn, error=self.error, what=self.content) as db:
+            try:
+                yield db
+            except psycopg.OperationalError:
+                raise
+            except psycopg.Error as failed:
+                told = f"PostgreSQL refused what {self.content} asked: {reason(failed)}."
+                raise self.error(f"{told} May this user make and change schema {self.name}?") from None
 
     def head(self) -> str:
         """The version that this release knows."""

@@ -27,8 +27,6 @@ from psycopg import sql
 from b3_pipeline.failpoints import reached
 from b3_pipeline.loading.load import quiet
 from b3_pipeline.places import Place, place
-from b3_pipeline.postgres.connections import connected
-from b3_pipeline.postgres.dsn import reason
 from b3_pipeline.postgres.migrating import Schema
 from b3_pipeline.questdb.client import QuestDB
 from b3_pipeline.sessions import Window
@@ -60,6 +58,7 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 _OURS = Schema(
     SCHEMA,
     "The warehouse's schema",
+    "the warehouse",
     MIGRATIONS,
     WarehouseError,
     "Take the schema `warehouse` away and run an older release's `b3 warehouse load`: the exports have it all.",
@@ -148,14 +147,8 @@ class _Export:
 @contextmanager
 def warehouse(dsn: str) -> Iterator[psycopg.Connection]:
     """A connection for the warehouse, in autocommit. Raises WarehouseError and BadDsn."""
-    with connected(dsn, error=WarehouseError, what="the warehouse") as db:
-        try:
-            yield db
-        except psycopg.OperationalError:
-            raise
-        except psycopg.Error as failed:
-            told = f"PostgreSQL refused what the warehouse asked: {reason(failed)}."
-            raise WarehouseError(f"{told} May this user make and change schema {SCHEMA}?") from None
+    with _OURS.connected(dsn) as db:
+        yield db
 
 
 def upgrade(dsn: str) -> tuple[str | None, str]:

@@ -153,14 +153,14 @@ def test_what_another_program_writes_between_reading_and_writing_is_not_lost(
 ) -> None:
     write(tmp_path, ideas=[stored(id="1")])
     between = [lambda: write(tmp_path, ideas=[stored(id="1"), stored(id="2", title="Deles")])]
-    written = module._written
+    written = module.written
 
     def slow(document: Any) -> bytes:
         if between:
             between.pop()()
         return written(document)
 
-    monkeypatch.setattr(module, "_written", slow)
+    monkeypatch.setattr(module, "written", slow)
     made = asyncio.run(store.create(IDEAS, idea(title="Nossa"), "ana"))
     assert made.record["id"] == "3"
     assert [each["title"] for each in ask(store, IDEAS)] == [idea()["title"], "Deles", "Nossa"]
@@ -170,14 +170,14 @@ def test_a_file_that_others_write_all_the_time_is_given_up(
     store: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, ideas=[stored(id="1")])
-    written = module._written
+    written = module.written
     times = iter(range(2, 99))
 
     def slow(document: Any) -> bytes:
         write(tmp_path, ideas=[stored(id="1", title="x" * next(times))])
         return written(document)
 
-    monkeypatch.setattr(module, "_written", slow)
+    monkeypatch.setattr(module, "written", slow)
     with pytest.raises(StoreAway, match="all the time"):
         asyncio.run(store.remove(IDEAS, 1, None, "ana"))
     assert len(ask(store, IDEAS)) == 1
