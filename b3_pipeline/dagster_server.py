@@ -28,8 +28,10 @@ SOCKET = "code.sock"
 #: Sensors that turn at once, and room for what the web server asks meanwhile.
 _CODE_THREADS = 32
 _LOCATION = "b3_pipeline"
+#: Dagster and its runs stand back behind the API: a turn or a load can wait a moment, the desk need not feel it.
+_NICE = 10
 POSTGRES_URL = "B3_DAGSTER_POSTGRES_URL"
-#: Set for the process whose Dagster instance lives as long as itself; see `defs.storage`.
+#: Set for the processes that live long and ask much; see `defs.storage`.
 KEEPS_CONNECTIONS = "B3_DAGSTER_KEEPS_CONNECTIONS"
 COMPUTE_LOGS, COMPUTE_LOG_DAYS = "logs", 30
 #: Writers that QuestDB is given at once, so that it still answers queries; every asset of the pool `questdb` counts.
@@ -37,8 +39,9 @@ QUESTDB_WRITERS = 2
 
 _DAEMON = {
     # without threads one slow sensor delays all others, and schedules too
-    # as many at once as keep the turns short that find nothing: on two processors more only share them
-    "sensors": {"use_threads": True, "num_workers": 5},
+    # as many at once as keep the turns short that find nothing: on two processors more only share them, and take the
+    # processor from the API
+    "sensors": {"use_threads": True, "num_workers": 2},
     "schedules": {"use_threads": True, "num_workers": 4},
     "backfills": {"use_threads": True, "num_workers": 2},
     # a sensor ticks every few seconds: what did nothing is soon of no interest, a failure for long
@@ -164,13 +167,15 @@ def programs(settings: Settings, env: Mapping[str, str], definitions: Path | Non
         WEBSERVER: [WEBSERVER, "-h", HOST, "-p", port, "-w", workspace, *quiet],
         DAEMON: [DAEMON, "run", "-w", workspace, *quiet],
     }
-    more = {DAEMON: {KEEPS_CONNECTIONS: "1"}}
+    kept = {KEEPS_CONNECTIONS: "1"}
+    more = {CODE_SERVER: kept, DAEMON: kept}
     return [
         Program(
             name,
             [sys.executable, str(beside_us / argv[0]), *argv[1:]],
             PROJECT,
             {**os.environ, **env, **more.get(name, {})},
+            nice=_NICE,
         )
         for name, argv in commands.items()
     ]

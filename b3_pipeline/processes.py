@@ -43,7 +43,10 @@ class User:
 
 @dataclass(frozen=True)
 class Program:
-    """What to run. `argv` is recorded and visible to others: no secret belongs in it."""
+    """What to run. `argv` is recorded and visible to others: no secret belongs in it.
+
+    `nice`: how far it stands back behind the others where the processor is short, 0 to 19.
+    """
 
     name: str
     argv: Sequence[str]
@@ -51,6 +54,7 @@ class Program:
     env: Mapping[str, str] = field(repr=False)
     stop_signal: signal.Signals = signal.SIGTERM
     user: User | None = None
+    nice: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Child:
     def _start(self) -> subprocess.Popen[bytes]:
         program, token = self.program, uuid.uuid4().hex
         user = program.user or User(-1, -1)
-        leashed = (str(n) for n in (os.getpid(), int(program.stop_signal), user.uid, user.gid))
+        leashed = (str(n) for n in (os.getpid(), int(program.stop_signal), user.uid, user.gid, program.nice))
         with open(os.open(self.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab") as log:
             popen = subprocess.Popen(
                 [sys.executable, "-I", "-S", leash.__file__, *leashed, *program.argv],

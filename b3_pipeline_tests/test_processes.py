@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -184,3 +185,15 @@ time.sleep(60)
         until(lambda: child.cmdline()[1:2] == ["-c"])  # off the leash script, in its own program
         parent.kill()
     until(lambda: gone(pid))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shares the processor out among sessions first")
+def test_a_program_that_stands_back_does_so_as_a_process_and_as_a_session(tmp_path: Path) -> None:
+    child = Child(replace(program(SLEEP), nice=7), tmp_path)
+    process, session = psutil.Process(child.pid), Path(f"/proc/{child.pid}/autogroup")
+    try:
+        until(lambda: process.cmdline()[1:2] == ["-c"])  # off the leash script
+        assert process.nice() == psutil.Process().nice() + 7
+        assert not session.exists() or session.read_text().split()[1:] == ["nice", "7"]
+    finally:
+        processes.stop([child], timeout_s=0.5)

@@ -155,7 +155,7 @@ class Files(Store):
     def _page(self, collection: Collection, asked: Asked) -> tuple[list[Stored], int]:
         found = list(self._found(collection, asked))
         total = len(found) if asked.count_to is None else min(len(found), asked.count_to + 1)
-        return [Stored.of(record) for record in found[asked.offset : asked.offset + asked.limit]], total
+        return [Stored(record) for record in found[asked.offset : asked.offset + asked.limit]], total
 
     def _counts(self, collection: Collection, member: str, asked: Asked) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -178,7 +178,7 @@ class Files(Store):
         return [records[id].record for id in sorted(records)]
 
     def _get(self, collection: Collection, id: int) -> Stored:
-        return Stored.of(self._content(collection).placed(collection, id).record)
+        return Stored(self._content(collection).placed(collection, id).record)
 
     async def _changed(self, change: Callable[..., Stored], *given: Any) -> Stored:
         """Makes a change while the files are held, in its turn."""
@@ -200,11 +200,11 @@ class Files(Store):
         _require_references(collection, content, record)
         counter = {collection.counter: id + 1} if collection.counter else {}
         self._put(collection, content, {collection.member: [*content.document[collection.member], record], **counter})
-        return Stored.of(record)
+        return Stored(record)
 
     def _replace(self, collection: Collection, id: int, given: Mapping[str, Any], match: str | None) -> Stored:
         content, before = self._held(collection, id, match)
-        after = Stored.of(changed(collection, before.record, given, self._clock()))
+        after = Stored(changed(collection, before.record, given, self._clock()))
         if after.etag != before.etag:
             _require_references(collection, content, after.record)
             records = list(content.document[collection.member])
@@ -220,7 +220,7 @@ class Files(Store):
     def _held(self, collection: Collection, id: int, match: str | None) -> tuple[_Content, Stored]:
         """What stands while the lock is held. Raises NoSuchRecord, Changed."""
         content = self._content(collection)
-        found = Stored.of(content.placed(collection, id).record)
+        found = Stored(content.placed(collection, id).record)
         if match is not None and not matches(match, found.etag):
             raise Changed(found)
         return content, found

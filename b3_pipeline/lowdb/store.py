@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Protocol
 
 from b3_pipeline.errors import B3Error
@@ -45,15 +46,14 @@ class Changed(B3Error):
 
 @dataclass(frozen=True)
 class Stored:
-    """A record as it is stored, and its strong ETag (quoted), which is the same in every store."""
+    """A record as it is stored, in canonical form."""
 
     record: Record
-    etag: str
 
-    @classmethod
-    def of(cls, record: Record) -> Stored:
-        """A record in canonical form with its ETag."""
-        return cls(record, rules.etag(record))
+    @cached_property
+    def etag(self) -> str:
+        """Its strong ETag (quoted), which is the same in every store."""
+        return rules.etag(self.record)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class Tables(Store):
 
         async def replaced(db: Connection) -> Stored:
             before = await _held(db, collection, id, match)
-            after = Stored.of(changed(collection, before.record, record, now))
+            after = Stored(changed(collection, before.record, record, now))
             if after.etag != before.etag:
                 await _update(db, collection, after.record)
             return after
@@ -258,7 +258,7 @@ async def _of_ids(db: Connection, collection: Collection, asked: Asked, ids: lis
 
 async def _all(db: Connection, collection: Collection, query: sql.Composed, values: Sequence[object]) -> list[Stored]:
     rows = await (await db.execute(query, values)).fetchall()
-    return [Stored.of(rules.of_row(collection, row)) for row in rows]
+    return [Stored(rules.of_row(collection, row)) for row in rows]
 
 
 async def _total(db: Connection, collection: Collection, asked: Asked) -> int:
@@ -322,7 +322,7 @@ async def _one(db: Connection, collection: Collection, id: int, query: sql.Compo
     row = await (await db.execute(query, (id,))).fetchone()
     if row is None:
         raise _missing(collection, id)
-    return Stored.of(rules.of_row(collection, row))
+    return Stored(rules.of_row(collection, row))
 
 
 def _missing(collection: Collection, id: int) -> NoSuchRecord:
@@ -333,7 +333,7 @@ async def _insert(db: Connection, collection: Collection, record: Record) -> Sto
     query = _about(collection, "insert into {table} ({others}) values ({values}) returning id")
     row = await (await db.execute(query, bound(collection, record))).fetchone()
     assert row, "an insert that does not fail gives its row"
-    return Stored.of({**record, **id_member(collection, row["id"])})
+    return Stored({**record, **id_member(collection, row["id"])})
 
 
 async def _update(db: Connection, collection: Collection, record: Record) -> None:

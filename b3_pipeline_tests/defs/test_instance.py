@@ -15,8 +15,10 @@ from dagster._core.instance.config import PoolGranularity
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.scheduler.instigation import TickStatus
 from dagster_postgres import PostgresEventLogStorage
+from sqlalchemy import Engine, event
 
 from b3_pipeline.dagster_server import COMPUTE_LOGS, KEEPS_CONNECTIONS, drop_old_compute_logs, environment
+from b3_pipeline.defs import storage
 from b3_pipeline.defs.zombies import WatchfulRunLauncher
 from b3_pipeline.settings import Settings
 
@@ -85,7 +87,7 @@ def test_storage_is_the_home_s_postgres_and_nothing_is_told_to_others(instance: 
     assert not instance.nux_enabled
 
 
-def test_only_the_process_that_has_one_instance_for_its_life_keeps_connections(
+def test_only_in_a_process_that_lives_long_instances_share_connections_that_are_kept(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def servers_ends(asked: dg.DagsterInstance) -> set[int]:
@@ -99,8 +101,25 @@ def test_only_the_process_that_has_one_instance_for_its_life_keeps_connections(
 
     assert len(servers_ends(instance)) == 3
     monkeypatch.setenv(KEEPS_CONNECTIONS, "1")
-    with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as kept:
-        assert len(servers_ends(kept)) == 1
+    kept: dict[str, Engine] = {}
+    monkeypatch.setattr(storage, "_kept", kept)
+    with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as one:
+        ends = servers_ends(one)
+    with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as other:
+        assert servers_ends(other) == ends
+    [connections] = kept.values()
+    connections.dispose()
+    assert len(ends) == 1
+
+
+def test_that_dagster_s_tables_are_there_is_asked_once(instance: dg.DagsterInstance) -> None:
+    schedules = instance.schedule_storage
+    assert isinstance(schedules, storage.Schedules)
+    asked: list[str] = []
+    event.listen(schedules._engine, "before_cursor_execute", lambda _c, _k, query, *_: asked.append(query))
+    for _ in range(3):
+        assert schedules.supports_batch_queries
+    assert sum("pg_class" in query for query in asked) <= 2  # its own table, and that of the indexes
 
 
 def test_what_runs_printed_long_ago_is_dropped(tmp_path: Path) -> None:
