@@ -86,6 +86,9 @@ class PostgresServer:
             "unix_socket_permissions": "0700",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            # for what is loaded at once: with 1 GB of log it stops for a checkpoint each time, and then writes whole pages
+            "shared_buffers": "512MB",
+            "max_wal_size": "4GB",
         }
         argv = [str(BINARIES / "postgres"), "-D", str(self.data)]
         for key, value in options.items():

@@ -90,7 +90,7 @@ def test_a_changed_file_inserts_updates_and_removes_and_the_history_has_it_all(d
         ("{,}",),
         ("",),
     ]
-    assert asked(dsn, _HISTORY)[3:] == [(2, "update", "test"), (4, "insert", "test"), (3, "delete", "test")]
+    assert asked(dsn, _HISTORY)[3:] == [(4, "insert", "test"), (2, "update", "test"), (3, "delete", "test")]
 
 
 def test_ids_times_and_members_that_nobody_knows_are_kept(dsn: str, tmp_path: Path) -> None:

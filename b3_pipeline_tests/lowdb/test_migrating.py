@@ -22,6 +22,7 @@ from b3_pipeline.lowdb import loading, migrating
 from b3_pipeline.lowdb.files import LOCK
 from b3_pipeline.lowdb.migrating import FilesAreNotTheTruth, Migrating
 from b3_pipeline.lowdb.model import DOMAIN
+from b3_pipeline.lowdb.schema import IDEAS_SCHEMA
 from b3_pipeline.postgres.flags import DEFAULTS, PHASE, Current, Entry
 from b3_pipeline.postgres.server import BINARIES
 from b3_pipeline_tests.faults import some
@@ -70,7 +71,7 @@ def test_a_migration_leaves_a_backup_that_checks_and_a_log_that_says_it_all(
     assert step["checksums"] == {**saved, **hashes}
     assert {name: done.checksums[name] for name in hashes} == hashes
     details = step["details"]
-    assert (details["rejected"], details["schema"], details["run"]) == ({"ideas": 1}, "0001", "run-1")
+    assert (details["rejected"], details["schema"], details["run"]) == ({"ideas": 1}, IDEAS_SCHEMA.head(), "run-1")
     assert details["changes"]["ideas"] == {"inserted": 1, "updated": 0, "removed": 0}
     assert details["postgres"]
     assert "before.dump" in step["way_back"]
