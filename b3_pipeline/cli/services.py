@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from b3_pipeline.questdb.client import Address
     from b3_pipeline.settings import Settings
 
-SAMPLE_FOLDER = "sample"  # under the home
+SAMPLE_FOLDER, _SAMPLE_IDEAS = "sample", "sample-lowdb"  # under the home
 _FRESH = {None: "-", True: "yes", False: "late"}
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -91,7 +91,7 @@ def up(
     elif detach:
         _detached(settings)
     else:
-        _foreground(settings, definitions, folder, sample, as_json, begin)
+        _foreground(settings, definitions, folder, as_json, begin, sample=sample, synthetic=sample or demo)
 
 
 def _demonstration(settings: Settings, speed: float) -> tuple[Settings, Path, Callable[[], object]]:
@@ -118,9 +118,11 @@ def _foreground(
     settings: Settings,
     definitions: Path | None,
     folder: Path | None,
-    sample: bool,
     as_json: bool,
     begin: Callable[[], object],
+    *,
+    sample: bool,
+    synthetic: bool,
 ) -> None:
     from b3_pipeline.home import State, hold
     from b3_pipeline.progress import SILENT, ConsoleReport
@@ -140,6 +142,8 @@ def _foreground(
             services.wait_healthy()
             if folder:
                 _load(settings, folder, sample, show=not as_json)
+            if synthetic:
+                _load_ideas(settings, services.engines.postgres_dsn)
             begin()
             services.collect()
             _show_addresses(settings, held.holder, as_json)
@@ -195,6 +199,26 @@ def _load(settings: Settings, folder: Path, sample: bool, *, show: bool) -> None
         show_account(result)
     if not result["ok"]:
         say(f"[bold red]Not all of {escape(str(folder))} was loaded[/]: [bold]b3 migrate[/] says what is wrong.")
+
+
+def _load_ideas(settings: Settings, dsn: str) -> None:
+    """Puts synthetic ideas and documentation into tables in which there has never been anything."""
+    from b3_pipeline.cli.lowdb import migrate_folder
+    from b3_pipeline.lowdb.loading import standing
+    from b3_pipeline.lowdb.sample import make_lowdb_sample
+    from b3_pipeline.lowdb.schema import ideas
+
+    folder = settings.home / _SAMPLE_IDEAS
+    try:
+        with ideas(dsn) as db:
+            used = any(each["rows"] or each["loaded_at"] for each in standing(db))
+        if used or settings.lowdb_dir:
+            return
+        if not folder.exists():
+            make_lowdb_sample(folder, settings.clock())
+        migrate_folder(folder, show=False)
+    except (B3Error, OSError) as error:  # all else is of use without them
+        say(f"[bold red]The synthetic ideas were not loaded:[/] {escape(str(error))}")
 
 
 @contextmanager

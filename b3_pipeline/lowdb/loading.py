@@ -34,6 +34,7 @@ from b3_pipeline.lowdb.rules import BadRecord, checked
 from b3_pipeline.lowdb.schema import ideas
 from b3_pipeline.parsing.json_text import child
 from b3_pipeline.parsing.records import FileRejected, Reason, Reject
+from b3_pipeline.signals.hiding import without_secrets, without_tokens
 
 #: The steps of a load at which a test ends the process.
 STEPS = (
@@ -281,7 +282,9 @@ class Batch:
 
 
 def _reject(place: int, text: str, reason: Reason, pointer: str, value: str | None = None) -> Reject:
-    return Reject(None, pointer, text.encode("utf-8", "replace").decode(), reason, value, record=str(place))
+    """A record for the quarantine, which people read and send on: what may be a bot's token stands in the files alone."""
+    kept = without_secrets(text.encode("utf-8", "replace")).decode()
+    return Reject(None, pointer, kept, reason, value and without_tokens(value), record=str(place))
 
 
 def batches(file: LowdbFile, only: Sequence[Collection]) -> Iterator[Batch]:

@@ -146,7 +146,7 @@ def test_a_demonstration_that_is_over_stays_so_and_one_that_is_not_goes_on(setti
 @pytest.mark.slow
 @pytest.mark.xdist_group("up")
 def test_the_tables_grow_without_a_launched_run(environment: dict[str, str]) -> None:  # noqa: F811
-    """Fifteen minutes of a session in as many seconds; the history is loaded by the one run that there is."""
+    """Fifteen minutes of a session in as many seconds; history and ideas are loaded by the only runs that there are."""
     up = run(environment, "up", "--demo", "--speed", "60", "--detach", "--json")
     assert up.returncode == 0, up.stderr
     try:
@@ -162,7 +162,9 @@ def test_the_tables_grow_without_a_launched_run(environment: dict[str, str]) -> 
         assert first["archive"]["dxy_chart"]["newest"]
         port = int(environment["B3_PORT_BASE"]) + 1
         runs = httpx2.post(f"http://{HOST}:{port}/graphql", json={"query": _RUNS}, trust_env=False).json()
-        assert [r["jobName"] for r in runs["data"]["runsOrError"]["results"]] == ["migrate"]
+        assert [r["jobName"] for r in runs["data"]["runsOrError"]["results"]] == ["lowdb", "migrate"]
+        board = httpx2.get(f"http://{HOST}:{environment['B3_PORT_BASE']}/ideias", trust_env=False).text
+        assert "Alerta quando a coleta para" in board
         three_panels_change(f"http://{HOST}:{environment['B3_PORT_BASE']}/")
     finally:
         run(environment, "down")

@@ -9,9 +9,10 @@ import psycopg
 import pytest
 
 from b3_pipeline.postgres.flags import set_flag
+from b3_pipeline.signals.hiding import HIDDEN
 from b3_pipeline_tests.cli.commands import answer, b3
 from b3_pipeline_tests.lowdb.recorded import NOW, gone, idea, write
-from b3_pipeline_tests.signals.exports import empty_vault
+from b3_pipeline_tests.signals.exports import TOKEN, empty_vault
 
 
 @pytest.fixture
@@ -59,6 +60,26 @@ def test_a_folder_without_signals_is_shown_to_people(home: Path, tmp_path: Path)
     write(folder, [idea(1, title="Outro")])
     differs = b3("lowdb", "parity", folder, code=1).output
     assert "Outro" in differs
+
+
+def test_a_token_that_somebody_wrote_into_an_idea_is_in_no_file_of_the_home_but_the_backup_and_in_no_output(
+    home: Path, tmp_path: Path
+) -> None:
+    planted = [idea(1, description=f"o bot {TOKEN}"), idea(2, title=TOKEN, status="?"), idea(3, priority=TOKEN)]
+    folder = write(tmp_path / "in", planted).parent
+    shown = b3("lowdb", "migrate", folder)
+    write(folder, [idea(1, description=f"outro {TOKEN}"), *planted[1:]])
+    differs = b3("lowdb", "parity", folder, "--json", code=1)
+    listed = b3("quarantine", "list", "--json")
+    entries = [b3("quarantine", "show", entry["id"]).output for entry in json.loads(listed.stdout)]
+    output = "".join([shown.output, differs.output, listed.output, *entries])
+    kept = [p for p in home.rglob("*") if p.is_file() and not p.is_relative_to(home / "lowdb")]
+    assert len(entries) == 2
+    assert HIDDEN in output
+    assert "outro" in differs.output
+    for text in (TOKEN, TOKEN.split(":")[1]):
+        assert text not in output
+        assert not [path for path in kept if text.encode() in path.read_bytes()]
 
 
 def test_a_file_that_is_cut_off_fails_with_its_reason(home: Path, tmp_path: Path) -> None:

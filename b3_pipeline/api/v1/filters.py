@@ -379,6 +379,12 @@ class Newest(Filters):
     )
 
 
+class OfDomain(Newest):
+    domain: Literal["market", "ideas"] = Field(
+        default="market", description="What moves: the market data, or the ideas and their documentation"
+    )
+
+
 def read(model: type[F], request: Request) -> F:
     """The parameters of a request. Raises Problem (400), which names each that is wrong and what it may be."""
     given: dict[str, str] = {}

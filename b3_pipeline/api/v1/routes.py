@@ -22,7 +22,7 @@ from b3_pipeline.api.store import ANSWER_S, StoreAway
 from b3_pipeline.api.v1 import answers, filters, listing, models, overview
 from b3_pipeline.api.v1.errors import RETRY_AFTER_S, problems
 from b3_pipeline.api.v1.figures import aware
-from b3_pipeline.api.v1.filters import Filters, Newest, Paged, parameters, read
+from b3_pipeline.api.v1.filters import Filters, Newest, OfDomain, Paged, parameters, read
 from b3_pipeline.cutover import looked
 from b3_pipeline.errors import B3Error
 from b3_pipeline.postgres import comparisons, flags, mismatches
@@ -390,37 +390,39 @@ async def _of_postgres(service: Service, ask: Callable[[str], Any]) -> Any:
 
 @router.get(
     "/cutover",
-    summary="The phase: who is in charge of the market data, since when, and why",
-    description="legacy: the legacy collectors; shadow: both, compared; active: this service; frozen: this service alone.",
+    summary="The phase: who is in charge of the market data, or of the ideas, since when, and why",
+    description="legacy: the legacy collectors, or LowDB's files; shadow: both, compared; active: this service, or the tables; "
+    "frozen: these alone.",
     tags=["cutover"],
-    **documented(models.Cutover, Newest),
+    **documented(models.Cutover, OfDomain),
 )
 async def get_cutover(request: Request) -> Response:
-    given = read(Newest, request)
+    given = read(OfDomain, request)
     service = _service(request)
-    return await _shared(request, ("cutover", given.limit), lambda: _cutover(service, given.limit))
+    question = ("cutover", given.domain, given.limit)
+    return await _shared(request, question, lambda: _cutover(service, given.domain, given.limit))
 
 
-async def _cutover(service: Service, limit: int) -> models.Cutover:
-    now = service.flags.entries[flags.MARKET, flags.PHASE.name]
+async def _cutover(service: Service, domain: str, limit: int) -> models.Cutover:
+    now = service.flags.entries[domain, flags.PHASE.name]
     try:
         entries = await _of_postgres(service, lambda dsn: flags.history(dsn, 10 * limit))
         history = [
             models.PhaseChange(phase=one.value, since=one.since, who=one.who, why=one.why)
             for one in entries
-            if (one.domain, one.name) == (flags.MARKET, flags.PHASE.name)
+            if (one.domain, one.name) == (domain, flags.PHASE.name)
         ][:limit]
     except StoreAway:
         history = None
-    found = await asyncio.to_thread(looked.latest, service.settings.home, flags.MARKET)
+    found = await asyncio.to_thread(looked.latest, service.settings.home, domain)
     return models.Cutover(
-        phase=service.phase,  # pyright: ignore[reportArgumentType] (a flag has no other)
+        phase=now.value,  # pyright: ignore[reportArgumentType] (a flag has no other)
         since=now.since,
         who=now.who,
         why=now.why,
         stale=service.flags.stale or history is None,
         history=history,
-        looked=_looked(found) if found and found.phase == service.phase else None,
+        looked=_looked(found) if found and found.phase == now.value else None,
     )
 
 

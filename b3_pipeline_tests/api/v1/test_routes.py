@@ -14,9 +14,10 @@ import pytest
 from b3_pipeline.api.service import PAGES
 from b3_pipeline.api.v1 import listing, routes
 from b3_pipeline.parsing.months import year_and_month
+from b3_pipeline.postgres.flags import DEFAULTS, Current, Entry
 from b3_pipeline.questdb.client import Address, QuestDB
 from b3_pipeline_tests.api.silent import line_to, silent_port
-from b3_pipeline_tests.api.v1.conftest import Api, Away, opened, pages, settings_of
+from b3_pipeline_tests.api.v1.conftest import NOW, Api, Away, opened, pages, settings_of
 from b3_pipeline_tests.waiting import until
 
 DELTAS = [1, 5, 10, 25, 37, 50, 63, 75, 90, 95, 99]
@@ -361,6 +362,19 @@ def test_without_postgresql_the_phase_is_the_last_known_and_parity_is_503(loaded
         assert (found["phase"], found["stale"], found["history"]) == ("legacy", True, None)
         assert "secret" not in str(refused(api, "/api/v1/parity", 503))
         assert api.get("overview")["phase"] == "legacy"
+
+
+def test_the_phase_of_the_ideas_is_told_apart_from_that_of_the_market(
+    loaded: tuple[Path, Address], postgres: str
+) -> None:
+    home, address = loaded
+    with opened(settings_of(home, address, postgres), address, postgres) as api:
+        entry = Entry("ideas", "phase", "shadow", NOW, "mesa", "teste")
+        api.service.flags = Current({**DEFAULTS, ("ideas", "phase"): entry})
+        assert api.get("cutover")["phase"] == "legacy"
+        found = api.get("cutover", domain="ideas")
+        assert (found["phase"], found["who"], found["why"]) == ("shadow", "mesa", "teste")
+        assert refused(api, "/api/v1/cutover?domain=bots")["errors"][0]["parameter"] == "domain"
 
 
 # What each document says.
