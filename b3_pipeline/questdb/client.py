@@ -40,6 +40,8 @@ ROWS_PER_REQUEST = 100_000
 ROWS_AT_ONCE = 1_000
 #: From so many rows on, a Parquet file costs less than ILP, and CSV less than rows over the PG wire.
 MANY_ROWS = 20_000
+#: So long a connection may lie idle; the server closes one after 300 s, and who asks then is told that it is away.
+IDLE_S = 120.0
 #: Of a query that goes in an address: the server takes 64 KB of headers.
 _LONGEST_QUERY = 16_000
 
@@ -109,6 +111,7 @@ class QuestDB:
         self.apply_timeout_s = apply_timeout_s
         self._http: httpx2.Client | None = None
         self._pg: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._asked_at = 0.0
         self._sender: questdb.Sender | None = None
 
     def __enter__(self) -> QuestDB:
@@ -172,6 +175,8 @@ class QuestDB:
     def _connected(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """The connection over the PG wire; what goes wrong on it is a QuestDBError."""
         try:
+            if self._pg is not None and time.monotonic() - self._asked_at > IDLE_S:
+                self._pg.close()
             if self._pg is None or self._pg.closed:
                 self._pg = psycopg.connect(
                     host=self.address.pg_host,
@@ -191,6 +196,8 @@ class QuestDB:
             ) from error
         except psycopg.Error as error:
             raise QuestDBError(f"QuestDB refused a query: {error}") from error
+        finally:
+            self._asked_at = time.monotonic()
 
     def query(self, query: Query, *values: object) -> list[tuple[Any, ...]]:
         """The rows of `table`."""

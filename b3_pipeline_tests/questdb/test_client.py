@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from b3_pipeline.errors import B3Error
-from b3_pipeline.questdb import schema
+from b3_pipeline.questdb import client, schema
 from b3_pipeline.questdb.client import Address, NotApplied, QuestDB, QuestDBError, as_arrow, named
 from b3_pipeline.tables import TABLES
 
@@ -208,6 +208,18 @@ def test_a_client_can_be_used_again_after_its_connection_broke(db: QuestDB) -> N
     assert db._pg is not None
     db._pg.close()
     assert db.scalar("select 1") == 1
+
+
+def test_a_connection_that_lay_idle_is_not_used_again(db: QuestDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    db.query("select 1")
+    first = db._pg
+    db.query("select 1")
+    assert db._pg is first
+    monkeypatch.setattr(client, "IDLE_S", -1.0)
+    assert db.query("select 1") == [(1,)]
+    assert first is not None
+    assert first.closed
+    assert db._pg is not first
 
 
 def test_no_text_of_an_address_or_an_error_shows_a_password(db: QuestDB) -> None:
