@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal as signals
 import sys
+import time
 from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
@@ -39,8 +40,14 @@ def step_back(nice: int) -> None:
     """
     with suppress(OSError):
         os.nice(nice)
-        with open("/proc/self/autogroup", "w") as session:
-            session.write(str(nice))
+        session = os.open("/proc/self/autogroup", os.O_WRONLY)
+        for _ in range(50):
+            try:
+                os.write(session, str(nice).encode())
+                break
+            except BlockingIOError:  # of all of us together the system takes one such wish in a tenth of a second
+                time.sleep(0.1)
+        os.close(session)
 
 
 if __name__ == "__main__":

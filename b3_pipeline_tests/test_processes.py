@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from b3_pipeline import processes
+from b3_pipeline import leash, processes
 from b3_pipeline.processes import LOG_LIMIT, Child, Program, Record, ServerDied, end_leftovers
 from b3_pipeline_tests.waiting import gone, until
 
@@ -197,3 +197,25 @@ def test_a_program_that_stands_back_does_so_as_a_process_and_as_a_session(tmp_pa
         assert not session.exists() or session.read_text().split()[1:] == ["nice", "7"]
     finally:
         processes.stop([child], timeout_s=0.5)
+
+
+def test_standing_back_as_a_session_is_asked_again_while_the_system_takes_no_more_such_wishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, opened, write = tmp_path / "autogroup", os.open, os.write
+    told.touch()
+    refusals = iter([BlockingIOError, BlockingIOError])
+
+    def reluctant(file: int, data: bytes) -> int:
+        for refusal in refusals:
+            raise refusal
+        return write(file, data)
+
+    monkeypatch.setattr(leash.os, "nice", lambda _by: None)
+    monkeypatch.setattr(leash.os, "open", lambda _path, flags: opened(told, flags))
+    monkeypatch.setattr(leash.os, "write", reluctant)
+    monkeypatch.setattr(leash.time, "sleep", lambda _s: None)
+    leash.step_back(7)
+    monkeypatch.undo()
+    assert told.read_text() == "7"
+    assert not list(refusals)

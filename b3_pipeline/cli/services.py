@@ -202,23 +202,27 @@ def _load(settings: Settings, folder: Path, sample: bool, *, show: bool) -> None
 
 
 def _load_ideas(settings: Settings, dsn: str) -> None:
-    """Puts synthetic ideas and documentation into tables in which there has never been anything."""
+    """Puts synthetic ideas and documentation into tables of the home's own in which there has never been anything."""
     from b3_pipeline.cli.lowdb import migrate_folder
     from b3_pipeline.lowdb.loading import standing
     from b3_pipeline.lowdb.sample import make_lowdb_sample
     from b3_pipeline.lowdb.schema import ideas
 
+    if settings.lowdb_dir or settings.postgres_dsn:
+        return
     folder = settings.home / _SAMPLE_IDEAS
     try:
         with ideas(dsn) as db:
             used = any(each["rows"] or each["loaded_at"] for each in standing(db))
-        if used or settings.lowdb_dir:
+        if used:
             return
         if not folder.exists():
             make_lowdb_sample(folder, settings.clock())
-        migrate_folder(folder, show=False)
+        errors = migrate_folder(folder, show=False).get("errors", ())
     except (B3Error, OSError) as error:  # all else is of use without them
-        say(f"[bold red]The synthetic ideas were not loaded:[/] {escape(str(error))}")
+        errors = [str(error)]
+    if errors:
+        say(f"[bold red]The synthetic ideas were not loaded:[/] {escape(' '.join(map(str, errors)))}")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -70,7 +71,8 @@ class Storage(DagsterPostgresStorage):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Storage:
         url = pg_url_from_config(dict(config_value))
-        if not os.environ.get(KEEPS_CONNECTIONS):
+        # a run has its environment of the code server, which spawns it
+        if not os.environ.get(KEEPS_CONNECTIONS) or multiprocessing.parent_process():
             return cls(url, inst_data=inst_data)  # pyright: ignore[reportArgumentType]
         made = cls(url, should_autocreate_tables=url not in _kept, inst_data=inst_data)  # pyright: ignore[reportArgumentType]
         for part in (made._run_storage, made._event_log_storage, made._schedule_storage):

@@ -282,9 +282,12 @@ class Batch:
 
 
 def _reject(place: int, text: str, reason: Reason, pointer: str, value: str | None = None) -> Reject:
-    """A record for the quarantine, which people read and send on: what may be a bot's token stands in the files alone."""
+    """A record for the quarantine, which people read and send on, without what may be a bot's token.
+
+    Of a file that is kept whole, because it is no LowDB file, nothing is taken out.
+    """
     kept = without_secrets(text.encode("utf-8", "replace")).decode()
-    return Reject(None, pointer, kept, reason, value and without_tokens(value), record=str(place))
+    return Reject(None, without_tokens(pointer), kept, reason, value, record=str(place))
 
 
 def batches(file: LowdbFile, only: Sequence[Collection]) -> Iterator[Batch]:

@@ -6,7 +6,6 @@ one moment of the database. Nothing is changed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,7 +23,7 @@ from b3_pipeline.lowdb.migrating import files_of, require_files
 from b3_pipeline.lowdb.model import Collection
 from b3_pipeline.lowdb.reading import LowdbFile, collections_of
 from b3_pipeline.lowdb.schema import ideas
-from b3_pipeline.signals.hiding import without_secrets
+from b3_pipeline.signals.hiding import without_tokens
 
 #: As many records that differ are shown of each table.
 SHOWN = 10
@@ -83,7 +82,7 @@ def _judge(db: psycopg.Connection, collection: Collection, parity: TableParity) 
     parity.source_keys = db.execute(asked["keys"]).fetchall()[0][0]
     for id, file, table, missing, extra, differing in db.execute(asked["differences"], (SHOWN,)):
         parity.missing, parity.extra, parity.different = missing, extra, differing - missing - extra
-        parity.first.append(_without_secrets(_differing(id, file, table)))
+        parity.first.append(_without_tokens(_differing(id, file, table)))
 
 
 def _differing(id: int, file: dict[str, Any] | None, table: dict[str, Any] | None) -> dict[str, Any]:
@@ -94,9 +93,17 @@ def _differing(id: int, file: dict[str, Any] | None, table: dict[str, Any] | Non
     return {"id": id, "file": {n: file[n] for n in names}, "table": {n: table[n] for n in names}}
 
 
-def _without_secrets(shown: dict[str, Any]) -> dict[str, Any]:
+def _without_tokens(shown: Any) -> Any:
     """For people, logs and Dagster's pages: what may be a bot's token is hidden."""
-    return json.loads(without_secrets(json.dumps(shown).encode()))
+    match shown:
+        case str():
+            return without_tokens(shown)
+        case dict():
+            return {without_tokens(name): _without_tokens(value) for name, value in shown.items()}
+        case list():
+            return [_without_tokens(value) for value in shown]
+        case _:
+            return shown
 
 
 @cache

@@ -20,6 +20,7 @@ from b3_pipeline.lowdb.model import Collection, Field, Kind, Record
 from b3_pipeline.parsing.json_text import child
 from b3_pipeline.parsing.records import Reason
 from b3_pipeline.parsing.times import FIRST_YEAR, LAST_YEAR
+from b3_pipeline.signals.hiding import without_tokens
 
 #: How deep a member that no field names may nest, and the size of a number in it: what every JSON reader takes.
 DEEPEST, LARGEST = 32, 1e308
@@ -251,7 +252,7 @@ def _shown(value: object) -> str | None:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     except RecursionError:
         return "(nested too deep)"
-    return text[:_SHOWN].encode("utf-8", "replace").decode()
+    return without_tokens(text)[:_SHOWN].encode("utf-8", "replace").decode()  # hidden first: a part of one is too much
 
 
 def moment_text(moment: datetime) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -159,11 +160,14 @@ _PAGES = (
 
 
 def make_lowdb_sample(folder: Path, now: datetime) -> list[Path]:
-    """Writes both files into a new folder, the newest idea a few hours old at `now` (aware UTC). Returns them."""
-    folder.mkdir(parents=True)
+    """Writes both files into a new folder, which is there whole or not at all, the newest idea a few hours old at `now` (aware UTC). Returns them."""
+    draft = folder.with_name(f".{folder.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
     documents = dict(zip(FILE_NAMES, (_bank(now), _documentation(now)), strict=True))
     for name, document in documents.items():
-        (folder / name).write_text(json.dumps(document, ensure_ascii=False, indent=2), "utf-8")
+        (draft / name).write_text(json.dumps(document, ensure_ascii=False, indent=2), "utf-8")
+    draft.rename(folder)
     return [folder / name for name in documents]
 
 

@@ -189,11 +189,14 @@ def require(entry: Entry) -> None:
             raise UnknownFlag(f"Who and why are one line each, of at most {LONGEST_TEXT} characters.")
 
 
-def history(dsn: str, limit: int = 100) -> list[Entry]:
-    """What was ever set, newest first. Raises FlagsError when PostgreSQL does not answer."""
-    query = "select domain, name, value, at, who, why from b3.flags order by id desc limit %s"
+def history(dsn: str, limit: int = 100, domain: str | None = None, name: str | None = None) -> list[Entry]:
+    """What was ever set (of one domain, of one flag), newest first. Raises FlagsError when PostgreSQL does not answer."""
+    query = (
+        "select domain, name, value, at, who, why from b3.flags where domain = coalesce(%s, domain) "
+        "and name = coalesce(%s, name) order by id desc limit %s"
+    )
     with _connected(dsn) as db:
-        return [Entry(*row) for row in _rows(db, query, limit)]
+        return [Entry(*row) for row in _rows(db, query, domain, name, limit)]
 
 
 def user() -> str:

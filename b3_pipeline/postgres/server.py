@@ -27,7 +27,8 @@ VERSION = 18
 ROLE = DATABASE = "b3"
 SYSTEM_USER = "pgserver"
 SOCKET = ".s.PGSQL.5432"
-START_TIMEOUT_S = 60
+#: After it was killed it first goes through up to `max_wal_size` of its log.
+START_TIMEOUT_S = 600
 _ENV = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 

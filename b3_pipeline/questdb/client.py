@@ -7,6 +7,7 @@ server as CSV, which Arrow reads.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 import uuid
@@ -174,8 +175,9 @@ class QuestDB:
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """The connection over the PG wire; what goes wrong on it is a QuestDBError."""
+        idle_s, self._asked_at = time.monotonic() - self._asked_at, math.inf  # in use: not idle for who asks meanwhile
         try:
-            if self._pg is not None and time.monotonic() - self._asked_at > IDLE_S:
+            if self._pg is not None and idle_s > IDLE_S:
                 self._pg.close()
             if self._pg is None or self._pg.closed:
                 self._pg = psycopg.connect(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
+from b3_pipeline.cli import services
+from b3_pipeline.lowdb.schema import prepare
 from b3_pipeline.postgres.flags import set_flag
+from b3_pipeline.settings import Settings
 from b3_pipeline.signals.hiding import HIDDEN
 from b3_pipeline_tests.cli.commands import answer, b3
-from b3_pipeline_tests.lowdb.recorded import NOW, gone, idea, write
+from b3_pipeline_tests.lowdb.recorded import NOW, gone, idea, load, write
 from b3_pipeline_tests.signals.exports import TOKEN, empty_vault
 
 
@@ -65,7 +70,12 @@ def test_a_folder_without_signals_is_shown_to_people(home: Path, tmp_path: Path)
 def test_a_token_that_somebody_wrote_into_an_idea_is_in_no_file_of_the_home_but_the_backup_and_in_no_output(
     home: Path, tmp_path: Path
 ) -> None:
-    planted = [idea(1, description=f"o bot {TOKEN}"), idea(2, title=TOKEN, status="?"), idea(3, priority=TOKEN)]
+    planted = [
+        idea(1, description=f"o bot {TOKEN}"),
+        idea(2, title=TOKEN, status="?"),
+        idea(3, priority="x" * 165 + TOKEN),  # of what is wrong the first 200 letters are shown
+        idea(4, status="?", **{TOKEN: 1}),
+    ]
     folder = write(tmp_path / "in", planted).parent
     shown = b3("lowdb", "migrate", folder)
     write(folder, [idea(1, description=f"outro {TOKEN}"), *planted[1:]])
@@ -74,12 +84,39 @@ def test_a_token_that_somebody_wrote_into_an_idea_is_in_no_file_of_the_home_but_
     entries = [b3("quarantine", "show", entry["id"]).output for entry in json.loads(listed.stdout)]
     output = "".join([shown.output, differs.output, listed.output, *entries])
     kept = [p for p in home.rglob("*") if p.is_file() and not p.is_relative_to(home / "lowdb")]
-    assert len(entries) == 2
+    assert len(entries) == 3
     assert HIDDEN in output
     assert "outro" in differs.output
-    for text in (TOKEN, TOKEN.split(":")[1]):
+    for text in (TOKEN, TOKEN.split(":")[1][:20]):
         assert text not in output
         assert not [path for path in kept if text.encode() in path.read_bytes()]
+
+
+def test_synthetic_ideas_go_into_tables_of_the_homes_own_in_which_there_has_never_been_anything(
+    home: Path, tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(postgres, home, lambda: NOW)
+    services._load_ideas(Settings(home=home, lowdb_dir=tmp_path, postgres_dsn=None), postgres)
+    services._load_ideas(Settings(home=home, postgres_dsn=SecretStr(postgres)), postgres)
+    own = Settings(home=home, postgres_dsn=None)
+    folder = home / services._SAMPLE_IDEAS
+    assert not folder.exists()
+    given: list[Path] = []
+
+    def failing(folder: Path, *, show: bool) -> dict[str, Any]:
+        given.append(folder)
+        return {"ok": False, "errors": ["pg_dump ended with 1"]}
+
+    monkeypatch.setattr("b3_pipeline.cli.lowdb.migrate_folder", failing)
+    services._load_ideas(own, postgres)
+    assert given == [folder]
+    assert "pg_dump ended with 1" in capsys.readouterr().err
+    [ideas, _] = sorted(folder.iterdir(), reverse=True)
+    load(postgres, home, ideas)
+    with psycopg.connect(postgres, autocommit=True) as db:
+        db.execute("delete from ideas.ideas")
+    services._load_ideas(own, postgres)
+    assert given == [folder]
 
 
 def test_a_file_that_is_cut_off_fails_with_its_reason(home: Path, tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -16,6 +19,7 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.scheduler.instigation import TickStatus
 from dagster_postgres import PostgresEventLogStorage
 from sqlalchemy import Engine, event
+from sqlalchemy.pool import QueuePool
 
 from b3_pipeline.dagster_server import COMPUTE_LOGS, KEEPS_CONNECTIONS, drop_old_compute_logs, environment
 from b3_pipeline.defs import storage
@@ -110,6 +114,24 @@ def test_only_in_a_process_that_lives_long_instances_share_connections_that_are_
     [connections] = kept.values()
     connections.dispose()
     assert len(ends) == 1
+
+
+def pooled(config: Mapping[str, Any]) -> bool:
+    return isinstance(storage.Storage.from_config_value(None, config)._run_storage._engine.pool, QueuePool)
+
+
+def test_a_run_of_the_code_server_has_its_environment_and_keeps_no_connection(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEEPS_CONNECTIONS, "1")
+    kept: dict[str, Engine] = {}
+    monkeypatch.setattr(storage, "_kept", kept)
+    config = {"postgres_url": instance.run_storage.postgres_url}  # pyright: ignore[reportAttributeAccessIssue]
+    assert pooled(config)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as spawned:
+        assert not spawned.submit(pooled, config).result()
+    for connections in kept.values():
+        connections.dispose()
 
 
 def test_that_dagster_s_tables_are_there_is_asked_once(instance: dg.DagsterInstance) -> None:

@@ -64,6 +64,8 @@ def test_what_was_set_last_stands_in_its_domain_and_the_history_has_everything(d
     assert not current.is_on("shadow_files", "ideas")
     assert history(dsn) == [third, second, first]
     assert history(dsn, 1) == [third]
+    assert history(dsn, 1, "market", "phase") == [second]
+    assert history(dsn, 9, "ideas") == []
 
 
 def test_who_is_the_user_of_the_process_unless_given(dsn: str) -> None:

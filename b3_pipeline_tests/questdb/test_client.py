@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime
@@ -220,6 +221,16 @@ def test_a_connection_that_lay_idle_is_not_used_again(db: QuestDB, monkeypatch: 
     assert first is not None
     assert first.closed
     assert db._pg is not first
+
+
+def test_a_connection_whose_rows_are_still_coming_does_not_lie_idle(db: QuestDB, many: None) -> None:
+    db.send(SNAPSHOTS.name, as_arrow([ROW, replace_at(ROW, 0, datetime(2025, 10, 14))], SNAPSHOTS.arrow_schema()))
+    db.wait_applied(SNAPSHOTS.name)
+    query = named("select {columns} from b3_snapshots order by ts", columns=[c.name for c in SNAPSHOTS.columns])
+    with QuestDB(db.address) as other:
+        for asked_at in (0.0, time.monotonic() - 10 * client.IDLE_S):
+            other._asked_at = asked_at
+            assert other.arrow(query, schema=SNAPSHOTS.arrow_schema()).num_rows == 2  # it asks beside, within
 
 
 def test_no_text_of_an_address_or_an_error_shows_a_password(db: QuestDB) -> None:

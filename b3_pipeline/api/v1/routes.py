@@ -406,12 +406,8 @@ async def get_cutover(request: Request) -> Response:
 async def _cutover(service: Service, domain: str, limit: int) -> models.Cutover:
     now = service.flags.entries[domain, flags.PHASE.name]
     try:
-        entries = await _of_postgres(service, lambda dsn: flags.history(dsn, 10 * limit))
-        history = [
-            models.PhaseChange(phase=one.value, since=one.since, who=one.who, why=one.why)
-            for one in entries
-            if (one.domain, one.name) == (domain, flags.PHASE.name)
-        ][:limit]
+        entries = await _of_postgres(service, lambda dsn: flags.history(dsn, limit, domain, flags.PHASE.name))
+        history = [models.PhaseChange(phase=one.value, since=one.since, who=one.who, why=one.why) for one in entries]
     except StoreAway:
         history = None
     found = await asyncio.to_thread(looked.latest, service.settings.home, domain)
