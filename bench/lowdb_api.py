@@ -74,7 +74,7 @@ def _store(dsn: str) -> None:
     schema.upgrade(dsn)
     chance = random.Random(1)
     columns = IDEAS.columns
-    copy = sql.SQL("copy ideas.ideas ({}) from stdin").format(sql.SQL(", ").join(map(sql.Identifier, columns)))
+    copy = sql.SQL("copy ideas.ideas ({}) from stdin").format(schema.identifiers(columns))
     with psycopg.connect(dsn, autocommit=True) as db:
         with db.transaction(), db.cursor().copy(copy) as rows:
             for number in range(1, STORED + 1):

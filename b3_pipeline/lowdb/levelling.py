@@ -26,7 +26,7 @@ from b3_pipeline.lowdb.documents import NotJson, parsed, written
 from b3_pipeline.lowdb.files import MAX_BYTES
 from b3_pipeline.lowdb.model import COLLECTIONS, FILE_NAMES, SCHEMA, Collection, Record
 from b3_pipeline.lowdb.reading import collections_of
-from b3_pipeline.lowdb.schema import bound, ideas
+from b3_pipeline.lowdb.schema import bound, ideas, identifiers
 from b3_pipeline.settings import Settings
 
 #: Rows that are fetched and put at once.
@@ -262,7 +262,7 @@ def _by_id(collection: Collection, records: Iterable[Record]) -> Iterator[tuple[
 def rows(db: psycopg.Connection, collection: Collection, only: Set[int] | None = None) -> Iterator[Record]:
     """The records of a table by id, or of `only` these ids, streamed; within a transaction."""
     text = "select {} from {} where %(ids)s::bigint[] is null or id = any(%(ids)s) order by id"
-    query = sql.SQL(text).format(_names(collection), _table(collection))
+    query = sql.SQL(text).format(identifiers(collection.columns), _table(collection))
     with db.cursor(f"all_{collection.table}", row_factory=dict_row) as cursor:
         cursor.itersize = BATCH
         for row in cursor.execute(query, {"ids": None if only is None else list(only)}):
@@ -389,7 +389,7 @@ def putting(collection: Collection) -> sql.Composed:
         "where ({kept}) is distinct from ({given})"
     ).format(
         table=_table(collection),
-        names=_names(collection),
+        names=identifiers(collection.columns),
         values=sql.SQL(", ").join(map(sql.Placeholder, columns)),
         others=sql.SQL(", ").join(others),
         given=given,
@@ -401,10 +401,6 @@ def putting(collection: Collection) -> sql.Composed:
 def removing(collection: Collection) -> sql.Composed:
     """The statement that takes the record of an id away."""
     return sql.SQL("delete from {} where id = %s").format(_table(collection))
-
-
-def _names(collection: Collection) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, collection.columns))
 
 
 def _table(collection: Collection) -> sql.Identifier:

@@ -31,7 +31,7 @@ from b3_pipeline.loading.quarantine import LoadRejects, Quarantine
 from b3_pipeline.lowdb.model import BY_TABLE, SCHEMA, Collection, Kind
 from b3_pipeline.lowdb.reading import Element, LowdbFile, collections_of
 from b3_pipeline.lowdb.rules import BadRecord, checked
-from b3_pipeline.lowdb.schema import ideas
+from b3_pipeline.lowdb.schema import ideas, identifiers
 from b3_pipeline.parsing.json_text import child
 from b3_pipeline.parsing.records import FileRejected, Reason, Reject
 from b3_pipeline.signals.hiding import without_secrets, without_tokens
@@ -383,10 +383,6 @@ def copy_rows(db: psycopg.Connection, batch: Batch) -> None:
             copy.write_row(row)
 
 
-def _names(columns: Sequence[str], of: str | None = None) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(*([of] if of else []), column) for column in columns)
-
-
 @cache
 def parts_of(collection: Collection) -> Mapping[str, sql.Composable]:
     """What statements on a collection name: its table, its columns (`t` and `g`: without the id), tables of the moment.
@@ -398,11 +394,11 @@ def parts_of(collection: Collection) -> Mapping[str, sql.Composable]:
     return {
         "table": sql.Identifier(SCHEMA, collection.table),
         **{name: sql.Identifier(f"{name}_{collection.table}") for name in ("given", "repeated", "seen")},
-        "columns": _names(columns),
-        "of_given": _names(columns, "g"),
+        "columns": identifiers(columns),
+        "of_given": identifiers(columns, "g"),
         "set": sql.SQL(", ").join(sql.SQL("{c} = g.{c}").format(c=sql.Identifier(c)) for c in others),
-        "t": _names(others, "t"),
-        "g": _names(others, "g"),
+        "t": identifiers(others, "t"),
+        "g": identifiers(others, "g"),
     }
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from b3_pipeline.lowdb.documents import written
 from b3_pipeline.lowdb.model import FILE_NAMES
 from b3_pipeline.lowdb.rules import moment_text
 
@@ -166,7 +166,7 @@ def make_lowdb_sample(folder: Path, now: datetime) -> list[Path]:
     draft.mkdir(parents=True)
     documents = dict(zip(FILE_NAMES, (_bank(now), _documentation(now)), strict=True))
     for name, document in documents.items():
-        (draft / name).write_text(json.dumps(document, ensure_ascii=False, indent=2), "utf-8")
+        (draft / name).write_bytes(written(document))
     draft.rename(folder)
     return [folder / name for name in documents]
 

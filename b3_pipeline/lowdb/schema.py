@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from b3_pipeline.errors import B3Error
@@ -42,6 +43,11 @@ def bound(collection: Collection, record: Record) -> dict[str, Any]:
     """A record's values by the columns of its table, as statements bind them."""
     row = rules.to_row(collection, record)
     return {**row, "extra": Jsonb(row["extra"])}
+
+
+def identifiers(columns: Sequence[str], of: str | None = None) -> sql.Composed:
+    """Columns as a statement names them, one after the other; of a table, where it is given."""
+    return sql.SQL(", ").join(sql.Identifier(*([of] if of else []), column) for column in columns)
 
 
 def upgrade(dsn: str) -> tuple[str | None, str]:

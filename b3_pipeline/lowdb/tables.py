@@ -19,7 +19,7 @@ from b3_pipeline.asking import Asking
 from b3_pipeline.lowdb import rules
 from b3_pipeline.lowdb.lending import Lending, told
 from b3_pipeline.lowdb.model import IDEAS, SCHEMA, Collection, Field, Kind, Record
-from b3_pipeline.lowdb.schema import bound
+from b3_pipeline.lowdb.schema import bound, identifiers
 from b3_pipeline.lowdb.store import (
     Asked,
     Change,
@@ -201,14 +201,10 @@ def _about(collection: Collection, query: LiteralString) -> sql.Composed:
     columns = collection.columns
     return sql.SQL(query).format(
         table=sql.Identifier(SCHEMA, collection.table),
-        columns=_names(columns),
-        others=_names(columns[1:]),
+        columns=identifiers(columns),
+        others=identifiers(columns[1:]),
         values=sql.SQL(", ").join(map(sql.Placeholder, columns[1:])),
     )
-
-
-def _names(columns: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
 async def _page(db: Connection, collection: Collection, asked: Asked) -> tuple[list[Stored], int]:

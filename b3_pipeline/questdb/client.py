@@ -175,9 +175,9 @@ class QuestDB:
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """The connection over the PG wire; what goes wrong on it is a QuestDBError."""
-        idle_s, self._asked_at = time.monotonic() - self._asked_at, math.inf  # in use: not idle for who asks meanwhile
+        asked_at, self._asked_at = self._asked_at, math.inf  # in use: not idle for who asks meanwhile
         try:
-            if self._pg is not None and idle_s > IDLE_S:
+            if self._pg is not None and time.monotonic() - asked_at > IDLE_S:
                 self._pg.close()
             if self._pg is None or self._pg.closed:
                 self._pg = psycopg.connect(
@@ -199,7 +199,7 @@ class QuestDB:
         except psycopg.Error as error:
             raise QuestDBError(f"QuestDB refused a query: {error}") from error
         finally:
-            self._asked_at = time.monotonic()
+            self._asked_at = max(asked_at, time.monotonic())  # who asked meanwhile leaves it in use
 
     def query(self, query: Query, *values: object) -> list[tuple[Any, ...]]:
         """The rows of `table`."""

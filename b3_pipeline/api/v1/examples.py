@@ -8,6 +8,20 @@ from pydantic import BaseModel
 
 from b3_pipeline.api.v1 import models
 
+SIGNAL: dict[str, Any] = {
+    "at": "2025-10-13T13:41:07Z",
+    "channel": "sinais",
+    "signal_type": "Swing Trade",
+    "asset": "PETRJ370",
+    "buy_min": 0.41,
+    "buy_max": 0.45,
+    "target_1": 0.52,
+    "target_2": 0.6,
+    "target_final": 0.75,
+    "stop": 0.3,
+    "raw_message": "PETRJ370 0,41 a 0,45",
+    "source": "telegram",
+}
 EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     models.Overview: {
         "at": "2025-10-14T15:00:00Z",
@@ -247,25 +261,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         ],
         "next_cursor": None,
     },
-    models.Signals: {
-        "items": [
-            {
-                "at": "2025-10-13T13:41:07Z",
-                "channel": "sinais",
-                "signal_type": "Swing Trade",
-                "asset": "PETRJ370",
-                "buy_min": 0.41,
-                "buy_max": 0.45,
-                "target_1": 0.52,
-                "target_2": 0.6,
-                "target_final": 0.75,
-                "stop": 0.3,
-                "raw_message": "PETRJ370 0,41 a 0,45",
-                "source": "telegram",
-            }
-        ],
-        "next_cursor": None,
-    },
+    models.Signals: {"items": [SIGNAL], "next_cursor": None},
     models.Freshness: {
         "at": "2025-10-14T15:00:00Z",
         "tables": [

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from b3_pipeline.api.v1.examples import SIGNAL
 from b3_pipeline.api.v1.models import Document, Moment, NextCursor, Signal
 from b3_pipeline.parsing.records import Reason
 from b3_pipeline.signals.intake import LONGEST, MOST
@@ -178,21 +179,7 @@ class Channels(Document):
     count: int = Field(description="How many there are in all that are as asked")
 
 
-_SIGNAL = {
-    "at": "2025-10-13T13:41:07Z",
-    "channel": "sinais",
-    "signal_type": "Swing Trade",
-    "asset": "PETRJ370",
-    "buy_min": 0.41,
-    "buy_max": 0.45,
-    "target_1": 0.52,
-    "target_2": 0.6,
-    "target_final": 0.75,
-    "stop": 0.3,
-    "raw_message": "PETRJ370 0,41 a 0,45",
-    "source": "telegram",
-    "deleted_at": "2025-10-14T15:00:00Z",
-}
+_SIGNAL = {**SIGNAL, "deleted_at": "2025-10-14T15:00:00Z"}
 _BOT = {
     "id": "bot-1759000000000-188",
     "username": "@Bot",
